@@ -1,0 +1,197 @@
+"""This file declares every verb of `medseg`: its arguments, its help and its examples.
+
+It imports nothing heavy, so `--help` answers at once; the work lives in `medseg.workflows`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medseg import __version__
+
+app = typer.Typer(
+    help="Segment medical volumes with few or no labels. Research use only.",
+    epilog="Start here:  medseg demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Scans = Annotated[Path, typer.Argument(help="Folder, datalist (.json), .csv or one scan.", show_default=False)]
+ScansOption = Annotated[Path, typer.Option("--scans", help="Folder, datalist (.json), .csv or one scan.", show_default=False)]
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a shipped one: tof_mra.", show_default=False)]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one config key; may be repeated.", show_default=False)]
+Frame = Annotated[int | None, typer.Option("--frame", help="Which frame (from 0) of scans that hold several.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with the place of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
+Region = Annotated[str, typer.Option("--region", help="Score everywhere (all), or inside the brain mask only (brain).")]
+Compare = Annotated[bool, typer.Option("--compare", help="Also write k-means' and the untrained head's masks to OUT/comparison.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"medseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _medseg(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1")
+def run(
+    config: ConfigName,
+    scans: ScansOption,
+    out: Out,
+    references: Annotated[Path | None, typer.Option("--references", help="Labels to score against; default: labels beside the scans, if any.", show_default=False)] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="Run folder; default: OUT/run.", show_default=False)] = None,
+    region: Region = "all",
+    overrides: Overrides = [],  # noqa: B006 (Typer copies it)
+    frame: Frame = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Train, reconstruct and score in one go."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.whole import run_all
+
+    summary = run_all(config, scans, out, run=run_folder, references=references, region=region, overrides=overrides, frame=frame)
+    return _answer(summary, as_json)
+
+
+@app.command(epilog="Examples:  medseg train tof_mra --scans scans/ --run runs/mine\n\nmedseg train my.yaml --scans scans.csv --run runs/mine --set stego.steps=800")
+def train(
+    config: ConfigName,
+    scans: ScansOption,
+    run_folder: Annotated[Path, typer.Option("--run", help="Folder for the run; an interrupted run there goes on.", show_default=False)],
+    overrides: Overrides = [],  # noqa: B006
+    frame: Frame = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Train STEGO on a folder of scans; needs no label."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.training import train_run
+
+    return _answer(train_run(config, scans, run_folder, overrides=overrides, frame=frame), as_json)
+
+
+@app.command(epilog="Examples:  medseg reconstruct runs/mine scans/ -o results/mine\n\nmedseg reconstruct runs/mine one.nii.gz -o results/one --set reconstruct.method=kmeans")
+def reconstruct(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `medseg train`.", show_default=False)],
+    scans: Scans,
+    out: Out,
+    compare: Compare = False,
+    overrides: Overrides = [],  # noqa: B006
+    frame: Frame = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Write 3-D masks on the scans' own grids with a trained run."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.reconstruction import reconstruct_run
+
+    return _answer(reconstruct_run(run_folder, scans, out, compare=compare, overrides=overrides, frame=frame), as_json)
+
+
+@app.command(epilog="Examples:  medseg score results/mine labels/\n\nmedseg score results/mine labels/ --region brain --json")
+def score(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A result folder made by `medseg reconstruct`.", show_default=False)],
+    references: Annotated[Path, typer.Argument(help="Folder, datalist, CSV or one label file.", show_default=False)],
+    into: Annotated[Path | None, typer.Option("-o", "--into", help="Folder for the tables; default: OUT.", show_default=False)] = None,
+    scans: Annotated[Path | None, typer.Option("--scans", help="The scans, for the baseline rows; default: where the manifests say.", show_default=False)] = None,
+    region: Region = "all",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Score masks with Dice, clDice and more, beside baselines."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.scoring import score_results
+
+    return _answer(score_results(out, references, into=into, scans=scans, region=region), as_json)
+
+
+@app.command(epilog="Example:  medseg demo -o demo")
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for phantoms, run and results.")] = Path("demo"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Make phantoms, train on them without labels, write masks and a score table."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.demo import run_demo
+
+    return _answer(run_demo(out), as_json=False)
+
+
+@app.command(epilog="Example:  medseg phantom vessels -o phantoms --cases 3 --seed 0")
+def phantom(
+    kind: Annotated[str, typer.Argument(help="vessels: TOF-like volumes with exact labels.")],
+    out: Out,
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same phantoms.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Write known-truth phantoms with labels and brain masks."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.demo import write_phantom_folder
+
+    return _answer(write_phantom_folder(kind, out, cases=cases, seed=seed), as_json)
+
+
+@app.command(epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")
+def info(
+    what: Annotated[Path | None, typer.Argument(metavar="[RUN|SCANS]", help="A run folder, or scans; nothing: this installation.", show_default=False)] = None,
+    frame: Frame = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Say what a run, a folder of scans or this installation holds."""
+    _start_logging(quiet, verbose)
+    from medseg.workflows.information import describe
+
+    return _answer(describe(what, frame=frame), as_json)
+
+
+def _start_logging(quiet: bool, verbose: bool) -> None:
+    """Messages of medseg go to stderr as plain lines, so stdout stays the answer."""
+    log = logging.getLogger("medseg")
+    log.handlers = [logging.StreamHandler(sys.stderr)]
+    log.handlers[0].setFormatter(_Line())
+    log.propagate = False
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+class _Line(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"warning: {text}" if record.levelno >= logging.WARNING else text
+
+
+def _answer(answer: dict[str, Any], as_json: bool) -> int:
+    """Print the answer; status 1 when a case failed."""
+    if as_json:
+        print(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
+    else:
+        for line in answer.get("lines", ()):
+            print(line)
+    return 1 if answer.get("failed") else 0

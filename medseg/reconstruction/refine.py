@@ -1,0 +1,177 @@
+"""This file turns blended probabilities into a mask, step by step, in an order the config gives.
+
+A *step* is a function `(state, volume, **numbers) -> state`. The *state* is the probability of one
+class and its mask so far; the *volume* holds what may be known of the scan at prediction: grey
+values, region, flux maps, spacing. No step can see a reference. The functions on arrays live in
+`medseg.prepare`; this module only orders them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+from medseg.errors import MedsegError
+from medseg.prepare import vesselness
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What refinement may know of a scan, on its prepared grid.
+
+    Attributes:
+        image: grey values in tissue medians.
+        region: where to look.
+        salience: scaled flux `q`.
+        spacing: voxel size in mm.
+        alarm: why no vessel is to be expected here, or None.
+    """
+
+    image: Float[np.ndarray, "i j k"]
+    region: Bool[np.ndarray, "i j k"]
+    salience: Float[np.ndarray, "i j k"]
+    spacing: tuple[float, float, float]
+    alarm: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """Probability of one class and its mask so far."""
+
+    probability: Float[np.ndarray, "i j k"]
+    mask: Bool[np.ndarray, "i j k"]
+
+
+def refine(
+    probability: Float[np.ndarray, "i j k"], volume: Volume, steps: Sequence[tuple[str, Mapping[str, float]]]
+) -> Bool[np.ndarray, "i j k"]:
+    """Threshold a class probability at one half and apply the named steps in their order.
+
+    Args:
+        probability: of one class, on the prepared grid.
+        volume: the scan.
+        steps: name and numbers of each step; see `STEPS`.
+
+    Returns:
+        The mask; empty where no voxel passes.
+    """
+    state = State(probability, probability > 0.5)
+    for name, numbers in steps:
+        state = STEPS[name](state, volume, **numbers)
+    return state.mask
+
+
+def require_steps(steps: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    """Check names and numbers before long work starts.
+
+    Raises:
+        MedsegError: a step or one of its numbers is unknown.
+    """
+    for name, numbers in steps:
+        if name not in STEPS:
+            raise MedsegError(f"reconstruct.refine must name steps among {', '.join(STEPS)}, got {name}; mend the list")
+        known = list(inspect.signature(STEPS[name]).parameters)[2:]
+        for number in numbers:
+            if number not in known:
+                takes = ", ".join(known) or "no numbers"
+                raise MedsegError(f"refine step {name} must be given {takes}, got {number}; mend the list")
+
+
+def _region(state: State, volume: Volume) -> State:
+    return replace(state, mask=state.mask & volume.region)
+
+
+def _flux_alarm(state: State, volume: Volume) -> State:
+    if volume.alarm is None:
+        return state
+    _log.warning("no vessels found: %s; the mask is left empty", volume.alarm)
+    return replace(state, mask=np.zeros_like(state.mask))
+
+
+def _hysteresis(state: State, volume: Volume, low: float = 0.3, high: float = 0.6) -> State:
+    return replace(state, mask=vesselness.hysteresis(state.probability, low, high))
+
+
+def _half_maximum_edge(state: State, volume: Volume, fraction: float = 0.5) -> State:
+    edge = vesselness.half_maximum_edge(volume.image, state.mask, volume.spacing, fraction=fraction)
+    return replace(state, mask=edge)
+
+
+def _radius_edge(state: State, volume: Volume, q_min: float = 0.22) -> State:
+    edge = vesselness.radius_edge(volume.image, state.mask, volume.salience, volume.spacing, q_min=q_min)
+    return replace(state, mask=edge)
+
+
+def _components(state: State, volume: Volume, min_mm3: float = 2.0) -> State:
+    return replace(state, mask=vesselness.drop_small_components(state.mask, volume.spacing, min_mm3))
+
+
+def _crf_2d(
+    state: State, volume: Volume, sigma_voxels: float = 3.0, sigma_grey: float = 0.2, weight: float = 1.0, iterations: float = 5
+) -> State:
+    probability = np.array(state.probability, dtype=np.float32)
+    for k in np.flatnonzero(np.any(probability > 0.05, axis=(0, 1))):
+        probability[:, :, k] = _crf(
+            probability[:, :, k], volume.image[:, :, k], sigma_voxels, sigma_grey, weight, int(iterations)
+        )
+    return State(probability, probability > 0.5)
+
+
+def _crf_3d(
+    state: State, volume: Volume, sigma_voxels: float = 3.0, sigma_grey: float = 0.2, weight: float = 1.0, iterations: float = 5
+) -> State:
+    """Dense CRF over slabs of slices with a halo, inside the box that holds any candidate."""
+    probability = np.array(state.probability, dtype=np.float32)
+    boxes = ndimage.find_objects((state.probability > 0.05).astype(np.uint8))
+    if not boxes:
+        return State(probability, probability > 0.5)
+    rows, columns, slices = boxes[0]
+    halo = round(2 * sigma_voxels)
+    for start in range(slices.start, slices.stop, _SLAB_SLICES):
+        stop = min(start + _SLAB_SLICES, slices.stop)
+        low, high = max(start - halo, 0), min(stop + halo, probability.shape[2])
+        box = (rows, columns, slice(low, high))
+        slab = _crf(state.probability[box], volume.image[box], sigma_voxels, sigma_grey, weight, int(iterations))
+        probability[rows, columns, start:stop] = slab[:, :, start - low : stop - low]
+    return State(probability, probability > 0.5)
+
+
+_SLAB_SLICES = 32  # the CRF's lattice needs about 300 bytes a voxel
+
+
+def _crf(
+    probability: np.ndarray, image: np.ndarray, sigma_voxels: float, sigma_grey: float, weight: float, iterations: int
+) -> np.ndarray:
+    """Fully connected CRF with one bilateral and one Gaussian kernel (Kraehenbuehl and Koltun, NeurIPS 2011)."""
+    from pydensecrf.densecrf import DenseCRF
+    from pydensecrf.utils import create_pairwise_bilateral, create_pairwise_gaussian, unary_from_softmax
+
+    foreground = np.clip(probability, 1e-5, 1 - 1e-5)
+    field = DenseCRF(probability.size, 2)
+    field.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(np.stack([1 - foreground, foreground]))))
+    sigmas = (sigma_voxels,) * probability.ndim
+    smooth = create_pairwise_gaussian(sdims=(1.0,) * probability.ndim, shape=probability.shape)
+    alike = create_pairwise_bilateral(sdims=sigmas, schan=(sigma_grey,), img=np.asarray(image)[..., None], chdim=-1)
+    field.addPairwiseEnergy(smooth, compat=weight)
+    field.addPairwiseEnergy(alike, compat=weight)
+    return np.asarray(field.inference(iterations))[1].reshape(probability.shape).astype(np.float32)
+
+
+STEPS: Mapping[str, Callable[..., State]] = {
+    "region": _region,
+    "flux_alarm": _flux_alarm,
+    "crf_2d": _crf_2d,
+    "crf_3d": _crf_3d,
+    "hysteresis": _hysteresis,
+    "half_maximum_edge": _half_maximum_edge,
+    "radius_edge": _radius_edge,
+    "components": _components,
+}

@@ -1,0 +1,160 @@
+"""This file keeps the run folder: what was asked, on which inputs, by which versions.
+
+`run.yaml` is written before the first step and never changed by training. The *run hash* stands
+for everything that shaped the trained model (settings, inputs, weights); a mask's manifest names it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, config_from_plain
+from medseg.errors import MedsegError
+from medseg.files import hash_content, hash_file, write_text
+from medseg.scans.cases import Case
+
+METHODS = ("stego", "kmeans", "untrained")
+_PACKAGES = ("medseg", "torch", "monai", "timm", "numpy", "scipy", "scikit-image", "nibabel", "SimpleITK", "lightning-fabric")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder that exists.
+
+    Attributes:
+        folder: where the run lives.
+        config: the resolved config it was started with.
+        inputs: per case the image's path relative to the scans, SHA-256, patient and split.
+    """
+
+    folder: Path
+    config: Config
+    inputs: Mapping[str, Mapping[str, str]]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Resumable training states."""
+        return self.folder / "checkpoints"
+
+    @property
+    def store(self) -> Path:
+        """Prepared volumes and features; may be shared between runs."""
+        return self.config.features.store or self.folder / "features"
+
+    def method_folder(self, method: str) -> Path:
+        """Where a fitted clusterer and its classes lie."""
+        return self.folder / "methods" / method
+
+    def has_method(self, method: str) -> bool:
+        """Whether the method was fitted to the end."""
+        return (self.method_folder(method) / "classes.yaml").is_file()
+
+    def trained_on(self, sha256: str) -> bool:
+        """Whether a scan with this content was trained on."""
+        return any(entry["sha256"] == sha256 and entry["split"] == "train" for entry in self.inputs.values())
+
+    def run_hash(self) -> str:
+        """Hash of the settings that shaped the model, the inputs and every fitted method."""
+        files = sorted(path for path in (self.folder / "methods").rglob("*") if path.is_file())
+        weights = {path.relative_to(self.folder).as_posix(): hash_file(path) for path in files}
+        return hash_content([_training_part(self.config), {k: dict(v) for k, v in self.inputs.items()}, weights])
+
+
+def start_run(
+    folder: Path, config: Config, *, training: Sequence[Case], held_out: Sequence[Case], scans: Path, device: str
+) -> RunRecord:
+    """Write `run.yaml`, or check that the one there asks for the same, so that the run can go on.
+
+    Raises:
+        MedsegError: the folder holds another run, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise MedsegError(f"{folder} must be a folder or new, got a file; choose another --run")
+    inputs = {
+        case.case_id: {
+            "image": _relative(case.image, scans),
+            "sha256": hash_file(case.image),
+            "patient": case.patient,
+            "split": split,
+            "mask": hash_file(case.mask) if case.mask else (case.mask_mode or "none given"),
+        }
+        for split, cases in (("train", training), ("held_out", held_out))
+        for case in cases
+    }
+    record = RunRecord(folder, config, inputs)
+    if (folder / "run.yaml").is_file():
+        known = open_run(folder)
+        if _training_part(known.config) != _training_part(config):
+            raise MedsegError(f"{folder} must hold a run of the same config, got {_first_difference(known.config, config)}; choose another --run")
+        if known.inputs != inputs:
+            raise MedsegError(f"{folder} must hold a run on the same scans, got other files or another split; choose another --run")
+    content = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.run.seed,
+        "device": device,
+        "config_hash": hash_content(as_plain(config)),
+        "config": as_plain(config),
+        "inputs": inputs,
+        "versions": versions(),
+    }
+    write_text(folder / "run.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return record
+
+
+def open_run(folder: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        MedsegError: there is no run, or its `run.yaml` was damaged.
+    """
+    path = folder / "run.yaml"
+    if not path.is_file():
+        raise MedsegError(f"{folder} must be a run folder with a run.yaml, got none; train one with `medseg train`")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return RunRecord(folder, config_from_plain(content["config"], str(path)), content["inputs"])
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise MedsegError(f"{path} must be a run record, got {' '.join(str(error).split())}; train the run again") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _relative(path: Path, scans: Path) -> str:
+    root = scans if scans.is_dir() else scans.parent
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return path.name
+
+
+def _training_part(config: Config) -> dict[str, Any]:
+    plain = as_plain(config)
+    plain["run"] = {key: plain["run"][key] for key in ("seed", "precision", "held_out")}
+    plain["features"].pop("store")
+    return {section: values for section, values in plain.items() if section not in CHANGEABLE_AFTER_TRAINING or section == "prepare"}
+
+
+def _first_difference(known: Config, asked: Config) -> str:
+    before, after = _training_part(known), _training_part(asked)
+    for section, values in after.items():
+        for key, value in values.items():
+            if before[section].get(key) != value:
+                return f"{section}.{key} {before[section].get(key)!r} there and {value!r} now"
+    return "another config"
