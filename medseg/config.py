@@ -283,7 +283,7 @@ def _first_mistake(error: ValidationError, source: str) -> str:
     mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     mistake = mistakes[0]
     where = [str(part) for part in mistake["loc"]]
-    name = ".".join(where)
+    name = ".".join(where if mistake["type"] == "extra_forbidden" else where[:2])
     if mistake["type"] == "extra_forbidden":
         section = Config.model_fields.get(where[0])
         fields = Config.model_fields if len(where) == 1 else section.annotation.model_fields  # type: ignore[union-attr]

@@ -16,13 +16,38 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
+
+from medseg.prepare.edges import (
+    drop_small_components,
+    drop_unlike_tubes,
+    half_maximum_edge,
+    hysteresis,
+    radius_edge,
+)
+
+__all__ = [
+    "FluxMaps",
+    "drop_small_components",
+    "drop_unlike_tubes",
+    "flux_core",
+    "flux_maps",
+    "flux_rule",
+    "half_maximum_edge",
+    "hysteresis",
+    "local_contrast",
+    "oriented_flux",
+    "radius_edge",
+    "scratch_array",
+    "smooth",
+    "tissue_median",
+]
 
 Spacing = Sequence[float]
 Tile = tuple[slice, slice, slice]
@@ -59,6 +84,17 @@ STATISTICS_VOXELS = 1 << 23
 """Voxels above which medians are taken over every n-th voxel, to keep memory flat; the error is below a thousandth."""
 SCRATCH_VOXELS = 1 << 26
 """Voxels above which the maps lie in a temporary file instead of memory (a quarter of a GB each)."""
+
+CORE_LOW, CORE_HIGH = 0.30, 0.36
+"""q of the core's hysteresis: the threshold that labels would have chosen lay at .29-.36 on all development volumes."""
+CORE_MIN_MM3 = 2.0
+"""Smallest component of the core: 5 mm of a vessel of .35 mm radius; specks of noise are smaller."""
+SURE_SALIENCE = 0.7
+"""A component whose q reaches this is a vessel whatever its shape (bends and branchings are no tubes)."""
+CORE_TUBULARITY = 0.29
+"""Median tubularity that other components need: tubes lie above, fat strands and sheets below."""
+CORE_SHARE_MIN, CORE_SHARE_MAX = 0.0005, 0.04
+"""Shares of the region that arteries can fill: a TOF of the brain has .2-2 %; outside, what was found is something else."""
 
 # Central differences of eighth order: exact second and first derivatives of polynomials up to degree 9 and 8.
 _SECOND = np.array([-205 / 72, 8 / 5, -1 / 5, 8 / 315, -1 / 560])
@@ -209,7 +245,7 @@ def _flux_kernel(radius_mm: float, spacing: Spacing) -> Float[np.ndarray, "i j k
     small = x < 1e-3
     x = np.where(small, 1.0, x)
     ball_over_area = radius_mm * np.where(small, 1 / 3, (np.sin(x) - x * np.cos(x)) / x**3)
-    kernel = scipy.fft.ifftn(ball_over_area * np.exp(-0.5 * sigma_mm**2 * square)).real / 1.0
+    kernel = scipy.fft.ifftn(ball_over_area * np.exp(-0.5 * sigma_mm**2 * square)).real
     return scipy.fft.fftshift(kernel)
 
 
@@ -229,7 +265,7 @@ def _flux_of_tile(
         smoothed = spectrum * _transfer(kernel, shape)
         hessian = [
             scipy.fft.irfftn(smoothed * operator, s=shape)[inner]
-            for operator in (*second, first[0] * first[1], first[0] * first[2], first[1] * first[2])
+            for operator in (*second, -first[0] * first[1], -first[0] * first[2], -first[1] * first[2])
         ]
         for n in range(lengths[0]):  # one plane at a time stays in the processor's cache
             np.maximum(best[n], _tube_strength(*(component[n] for component in hessian)), out=best[n])
@@ -270,7 +306,7 @@ def _tube_strength(
     mean = trace / 3
     a, b, c = ii - mean, jj - mean, kk - mean
     aa, bb, cc = ij * ij, ik * ik, jk * jk
-    variance = np.maximum((a * a + b * b + c * c + 2 * (aa + bb + cc)) / 6, 1e-300)
+    variance = np.maximum((a * a + b * b + c * c + 2 * (aa + bb + cc)) / 6, 1e-60)
     deviation = np.sqrt(variance)
     half_determinant = (a * (b * c - cc) - ij * (ij * c - ik * jk) + ik * (ij * jk - b * ik)) / 2
     angle = np.arccos(np.clip(half_determinant / (variance * deviation), -1, 1)) / 3
@@ -278,3 +314,102 @@ def _tube_strength(
     minors = ii * jj - aa + ii * kk - bb + jj * kk - cc
     rest = trace - largest
     return np.where(rest < 0, np.sqrt(np.maximum(minors - largest * rest, 0)), 0)
+
+
+def flux_maps(j: Float[np.ndarray, "i j k"], region: Bool[np.ndarray, "i j k"], spacing: Spacing) -> FluxMaps:
+    """Measure salience, tubularity and contrast of one volume, and the numbers that standardise them.
+
+    A grey-value scale of the source changes nothing, because j is in tissue medians. Large volumes get maps that lie
+    in temporary files.
+    """
+    contrast, tubularity = local_contrast(j, spacing)
+    salience = oriented_flux(j, spacing, region=region)
+    for s in _slabs(j.shape):
+        flux = np.where(region[s], salience[s], 0)
+        tubularity[s] = flux / np.maximum(contrast[s], TUBULARITY_CONTRAST_FLOOR)
+        salience[s] = np.sqrt(contrast[s] * flux)
+    scale, floor = _flux_scale(salience, region, spacing)
+    if scale > 0:
+        for s in _slabs(j.shape):
+            salience[s] /= scale
+    maps = FluxMaps(salience, tubularity, contrast, scale, _contraharmonic_mean(contrast, region), None)
+    return replace(maps, alarm=_alarm(maps, region, spacing, at_floor=scale <= floor))
+
+
+def _flux_scale(salience: np.ndarray, region: np.ndarray, spacing: Spacing) -> tuple[float, float]:
+    """Scale of Q and the noise floor that it never falls below (tissue medians)."""
+    positive = _sample(salience, region)
+    positive = positive[positive > 0]
+    if not positive.size:
+        return 0.0, 0.0
+    floor = NOISE_FLOOR_MADS * 1.4826 * float(np.median(np.abs(positive - np.median(positive))))
+    means = _block_means(salience, region, spacing)
+    scale = float(np.percentile(means, BLOCK_PERCENTILE)) if means.size else _contraharmonic_mean(salience, region)
+    return max(scale, floor), floor
+
+
+def _contraharmonic_mean(values: np.ndarray, region: np.ndarray) -> float:
+    """sum x^(k+1) / sum x^k over the region, 0 where there is nothing; the mean that large values dominate."""
+    above = below = 0.0
+    for s in _slabs(values.shape):
+        x = values[s][region[s]].astype(np.float64)
+        power = x**CONTRAHARMONIC_POWER
+        below += float(power.sum())
+        above += float((power * x).sum())
+    return above / below if below > 0 else 0.0
+
+
+def _block_means(values: np.ndarray, region: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Contraharmonic means of the blocks of 12 mm that hold enough of the region."""
+    edges = [max(1, round(BLOCK_MM / h)) for h in spacing]
+    starts = [np.arange(0, length, edge) for length, edge in zip(values.shape, edges, strict=True)]
+    means = []
+    for first in starts[0]:
+        s = slice(first, first + edges[0])
+        inside = region[s]
+        x = np.where(inside, values[s], 0).astype(np.float64)
+        power = x**CONTRAHARMONIC_POWER
+        count, below, above = (
+            np.add.reduceat(np.add.reduceat(part.sum(0), starts[1], 0), starts[2], 1)
+            for part in (inside, power, power * x)
+        )
+        trusted = (count > BLOCK_MIN_VOXELS) & (below > 0)
+        means.append(above[trusted] / below[trusted])
+    return np.concatenate(means)
+
+
+def _alarm(maps: FluxMaps, region: np.ndarray, spacing: Spacing, *, at_floor: bool) -> str | None:
+    """Say in words why the volume seems to hold no vessels."""
+    if at_floor:
+        return "no vessels found: nothing stands out from the noise"
+    share = flux_core(maps.salience, maps.tubularity, spacing).sum() / max(1, int(region.sum()))
+    if not CORE_SHARE_MIN <= share <= CORE_SHARE_MAX:
+        few_or_many = "too little" if share < CORE_SHARE_MIN else "too much"
+        return (
+            f"no vessels found: {100 * share:.2g} % of the region looks like vessels, {few_or_many} for arteries "
+            f"({100 * CORE_SHARE_MIN:g}-{100 * CORE_SHARE_MAX:g} %)"
+        )
+    return None
+
+
+def flux_core(
+    q: Float[np.ndarray, "i j k"], tubularity: Float[np.ndarray, "i j k"], spacing: Spacing
+) -> Bool[np.ndarray, "i j k"]:
+    """Voxels that surely lie in vessels: salient, in components that are large enough and tubular or very salient."""
+    core = drop_small_components(hysteresis(q, CORE_LOW, CORE_HIGH), spacing, CORE_MIN_MM3)
+    return drop_unlike_tubes(core, q, tubularity, sure_salience=SURE_SALIENCE, min_tubularity=CORE_TUBULARITY)
+
+
+def flux_rule(
+    j: Float[np.ndarray, "i j k"],
+    region: Bool[np.ndarray, "i j k"],
+    spacing: Spacing,
+    *,
+    maps: FluxMaps | None = None,
+) -> Bool[np.ndarray, "i j k"]:
+    """The vessels by physics alone: the core with its wall. Empty when the maps raise an alarm."""
+    maps = maps or flux_maps(j, region, spacing)
+    if maps.alarm is not None:
+        return np.zeros(region.shape, bool)
+    core = flux_core(maps.salience, maps.tubularity, spacing)
+    return radius_edge(j, core, maps.salience, spacing) & region

@@ -38,10 +38,10 @@ def otsu(
 def median_6mad(
     image: Float[np.ndarray, "i j k"], region: Bool[np.ndarray, "i j k"], spacing: tuple[float, float, float]
 ) -> Bool[np.ndarray, "i j k"]:
-    """The voxels more than six median absolute deviations above the region's median."""
+    """The voxels more than six deviations above the region's median; a deviation is 1.4826 MAD, robust for sigma."""
     values = _inside(image, region)
     median = np.median(values)
-    return region & (image > median + 6 * np.median(np.abs(values - median)))
+    return region & (image > median + 6 * 1.4826 * np.median(np.abs(values - median)))
 
 
 def frangi_top_half_percent(

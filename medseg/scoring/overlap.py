@@ -24,7 +24,7 @@ UNION = "union"
 def dice(predicted: Bool[np.ndarray, "*shape"], reference: Bool[np.ndarray, "*shape"]) -> float:
     """Twice the common voxels over the sum of both; NaN when both masks are empty, 0 when one is."""
     both = np.count_nonzero(predicted) + np.count_nonzero(reference)
-    return 2 * np.count_nonzero(predicted & reference) / both if both else float("nan")
+    return float(2 * np.count_nonzero(predicted & reference) / both) if both else float("nan")
 
 
 def precision(predicted: Bool[np.ndarray, "*shape"], reference: Bool[np.ndarray, "*shape"]) -> float:
@@ -32,7 +32,7 @@ def precision(predicted: Bool[np.ndarray, "*shape"], reference: Bool[np.ndarray,
     count = np.count_nonzero(predicted)
     if not count:
         return 0.0 if reference.any() else float("nan")
-    return np.count_nonzero(predicted & reference) / count
+    return float(np.count_nonzero(predicted & reference) / count)
 
 
 def recall(predicted: Bool[np.ndarray, "*shape"], reference: Bool[np.ndarray, "*shape"]) -> float:
@@ -85,13 +85,11 @@ def score_mask(
         inside = np.asarray(region, dtype=bool)
         predicted, reference = predicted & inside, reference & inside
     voxel_ml = float(np.prod(spacing)) / 1000
-    volume_difference_ml = (np.count_nonzero(predicted) - np.count_nonzero(reference)) * voxel_ml
+    volume_difference_ml = float(np.count_nonzero(predicted) - np.count_nonzero(reference)) * voxel_ml
     predicted_line, reference_line = skeleton(predicted), skeleton(reference)
     return {
         "dice": dice(predicted, reference),
-        "cldice": cldice(
-            predicted, reference, predicted_skeleton=predicted_line, reference_skeleton=reference_line
-        ),
+        "cldice": cldice(predicted, reference, predicted_skeleton=predicted_line, reference_skeleton=reference_line),
         "precision": precision(predicted, reference),
         "recall": recall(predicted, reference),
         "hd95_mm": hausdorff_95(predicted, reference, spacing),

@@ -72,7 +72,7 @@ def cldice(
     reference_line = skeleton(reference) if reference_skeleton is None else reference_skeleton
     precision = np.count_nonzero(predicted_line & reference) / np.count_nonzero(predicted_line)
     sensitivity = np.count_nonzero(reference_line & predicted) / np.count_nonzero(reference_line)
-    return 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
+    return float(2 * precision * sensitivity / (precision + sensitivity)) if precision + sensitivity else 0.0
 
 
 def centreline_length(line: Bool[np.ndarray, "i j k"], spacing: tuple[float, float, float]) -> float:

@@ -69,4 +69,4 @@ def surface_dice(
     unit = (1.0, 1.0, 1.0)
     near = np.count_nonzero(surface_distances(predicted_surface, reference_surface, unit) <= tolerance_voxels)
     near += np.count_nonzero(surface_distances(reference_surface, predicted_surface, unit) <= tolerance_voxels)
-    return near / (len(predicted_surface) + len(reference_surface))
+    return float(near / (len(predicted_surface) + len(reference_surface)))

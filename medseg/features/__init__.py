@@ -1,0 +1,1 @@
+"""This stage turns patches and volumes into frozen features, computed once and kept on disk."""

@@ -1,0 +1,439 @@
+"""This file gives frozen 2-D networks (DINO and other timm models, or a checkpoint file) one face.
+
+Words: a *backbone* maps patches or boxes to features and is never trained; a *slice* backbone sees 2-D
+patches, a *volume* backbone a 3-D box of a prepared scan; the *stride* is the size in pixels of one
+feature cell; the *position table* is what a ViT adds to its tokens to tell where they are; `feat` are
+the layer-normed tokens of the last block, `KK` the keys of its attention, heads concatenated.
+
+References:
+    Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021 (DINO).
+    Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences, ICLR 2022.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import timm
+import torch
+import torch.nn.functional as F
+from huggingface_hub import constants, get_session, try_to_load_from_cache
+from jaxtyping import Float
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from medseg.errors import MedsegError
+from medseg.features.checkpoints import hash_weights, read_weights, strip_prefix
+
+FeatureName = Literal["feat", "KK"]
+Box = tuple[slice, slice, slice]
+
+_FINEST_USEFUL_STRIDE = 16  # a CNN's default stage: the deepest that still has cells of 16 pixels
+_HEAD_WIDTH = 64  # of every published ViT but those of MoCo v3
+_MOCO_V3_SMALL_HEADS = 12
+# Parts of checkpoints that stand behind the features: classifiers, projection heads, DINO's and MoCo's.
+_BEHIND_FEATURES = re.compile(r"^(head|fc|fc_norm|head_dist|classifier|predictor|projector|prototypes|mask_token)\b")
+_RESNETS = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+
+
+@runtime_checkable
+class SliceBackbone(Protocol):
+    """Frozen features of 2-D patches.
+
+    Attributes:
+        name: As configured.
+        dim: Number of feature channels, d.
+        stride: Pixels per feature cell; a patch of h x w gives about h / stride x w / stride cells.
+        fingerprint: Hash of name, kind of feature and weights.
+    """
+
+    name: str
+    dim: int
+    stride: int
+    fingerprint: str
+
+    def __call__(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
+        """Features of ImageNet-normalised patches; the feature grid covers exactly the patch."""
+        ...
+
+
+@runtime_checkable
+class VolumeBackbone(Protocol):
+    """Frozen features at voxel resolution of any box of a prepared scan.
+
+    Attributes:
+        name: As configured.
+        dim: Number of feature channels, d.
+        fingerprint: Hash of name and of whatever else changes the features.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+
+    def features_of_box(self, sample: Mapping[str, Any], box: Box) -> Float[Tensor, "d i j k"]:
+        """Features of one box; the halo is read from the sample, so tiled equals whole."""
+        ...
+
+
+def to_rgb(patches: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Show prepared patches to a network trained on photographs.
+
+    Brightness j in tissue medians becomes the grey value 1 - 2^-j, then ImageNet normalisation. The
+    window is fixed, so the same tissue looks the same in every patch (a window per patch throws
+    absolute brightness away, and divides by zero on a constant one). It is strictly monotone, so no
+    vessel is clipped to white however bright in-flow makes it; tissue comes to mid-grey (.5, where
+    ImageNet's mean lies) and vessels of 2-4 medians to .75-.94, the steepest range left to dim ones.
+
+    Args:
+        patches: In tissue medians. One channel is replicated; three (neighbouring slices) are kept as channels.
+
+    Raises:
+        MedsegError: neither one nor three channels.
+    """
+    channels = patches.shape[1]
+    if channels not in (1, 3):
+        raise MedsegError(
+            f"patches for a slice backbone must have 1 or 3 channels, got {channels}; set patches.neighbours to 0 or 1"
+        )
+    grey = (1 - torch.exp2(-patches.clamp(min=0))).expand(-1, 3, -1, -1)
+    mean, std = (grey.new_tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    return (grey - mean) / std
+
+
+def load_slice_backbone(
+    name: str, *, checkpoint: Path | None = None, feature: FeatureName = "feat", pretrained: bool = True
+) -> FrozenBackbone:
+    """Load a frozen slice backbone by name, from the hub's cache, the hub, or a checkpoint file.
+
+    Args:
+        name: A timm model (`vit_small_patch8_224.dino`, `vit_base_patch14_dinov2.lvd142m`, `resnet50`
+            ...). `NAME@STAGE` picks the stage of a CNN (`resnet50@4`; default: the deepest of stride <= 16).
+            With a checkpoint any other name is allowed: the network is then inferred from
+            the tensors, with heads of 64 channels unless the name ends in `headsN`.
+        checkpoint: Weights in published DINO or MoCo names (`.pth`, `.safetensors`, Lightning's `.ckpt`).
+        feature: `feat`, or `KK` for a plain ViT.
+        pretrained: False gives random weights (always the same), for tests and benchmarks.
+
+    Raises:
+        MedsegError: unknown name, weights out of reach, or a checkpoint of another network.
+    """
+    model_name, _, stage = name.partition("@")
+    if checkpoint is not None:
+        model = _model_from_file(model_name, Path(checkpoint))
+    elif pretrained:
+        model = _pretrained(model_name)
+    else:
+        model = _random(model_name)
+    if feature == "KK" and not _is_plain_vit(model):
+        raise MedsegError(f"features.feature must be feat for {name}, got KK; only a plain ViT has such keys")
+    if _is_plain_vit(model):
+        return FrozenViT(model, name, feature)
+    if stage and not (stage.isdigit() and int(stage) < len(model.feature_info)):
+        raise MedsegError(
+            f"stage of {model_name} must be 0 to {len(model.feature_info) - 1}, got {stage}; change features.backbone"
+        )
+    return FrozenMaps(model, name, int(stage) if stage else None)
+
+
+class FrozenBackbone(nn.Module):
+    """What frozen networks share: input of any size, own normalisation, no gradient, always eval."""
+
+    def __init__(self, model: nn.Module, name: str, *, dim: int, stride: int, settings: tuple[object, ...]) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        super().train(False)
+        self.name, self.dim, self.stride = name, dim, stride
+        self.fingerprint = hash_weights(model.state_dict(), name, *settings)
+        constants_of_model = getattr(model, "pretrained_cfg", None) or {}
+        self._mean = tuple(constants_of_model.get("mean", IMAGENET_DEFAULT_MEAN))
+        self._std = tuple(constants_of_model.get("std", IMAGENET_DEFAULT_STD))
+
+    def train(self, mode: bool = True) -> FrozenBackbone:
+        """Stay in eval mode: frozen features must not depend on batch mates or chance."""
+        return self
+
+    @torch.no_grad()
+    def forward(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
+        """Features of ImageNet-normalised patches.
+
+        A height or width that is no multiple of the stride is resized (bilinear) to the nearest one.
+        Padding instead would let the feature grid stick out over the patch, and features would be
+        pasted back up to one cell off.
+        """
+        return self._features(_fit_to_stride(self._as_trained(patches), self.stride))
+
+    def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
+        raise NotImplementedError
+
+    def _as_trained(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """From ImageNet's normalisation to the one the network was trained with."""
+        if (self._mean, self._std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+            return patches
+        to, by, mean, std = (
+            patches.new_tensor(c).view(1, 3, 1, 1)
+            for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, self._mean, self._std)
+        )
+        return (patches * by + to - mean) / std
+
+
+class FrozenViT(FrozenBackbone):
+    """A plain ViT with DINO's own interpolation of the position table (timm's differs by its antialiasing)."""
+
+    model: VisionTransformer
+
+    def __init__(self, model: VisionTransformer, name: str, feature: FeatureName = "feat") -> None:
+        heads = model.blocks[0].attn.num_heads
+        stride = model.patch_embed.patch_size[0]
+        super().__init__(model, name, dim=model.embed_dim, stride=stride, settings=(feature, heads))
+        self.feature = feature
+
+    def tokens(self, images: Float[Tensor, "b 3 h w"], blocks: int | None = None) -> Float[Tensor, "b n d"]:
+        """Layer-normed tokens (CLS and registers first) after `blocks` blocks, by default after all."""
+        return self.model.norm(self._raw_tokens(images, len(self.model.blocks) if blocks is None else blocks))
+
+    def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
+        if self.feature == "feat":
+            tokens = self.tokens(images)
+        else:
+            last = self.model.blocks[-1]
+            before = last.norm1(self._raw_tokens(images, len(self.model.blocks) - 1))
+            # qkv channels are ordered (query | key | value) x head x channel: the middle third are
+            # the keys, heads concatenated, however many heads there are.
+            tokens = last.attn.qkv(before)[..., self.dim : 2 * self.dim]
+        hf, wf = (size // self.stride for size in images.shape[-2:])
+        return tokens[:, self.model.num_prefix_tokens :].transpose(1, 2).reshape(-1, self.dim, hf, wf)
+
+    def _raw_tokens(self, images: Float[Tensor, "b 3 h w"], blocks: int) -> Float[Tensor, "b n d"]:
+        vit = self.model
+        patches = vit.patch_embed.proj(images)
+        tokens = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
+        prefix = [t.expand(len(tokens), -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        table = position_table(vit.pos_embed, patches.shape[-2], patches.shape[-1], vit.num_prefix_tokens)
+        tokens = vit.norm_pre(torch.cat([*prefix, tokens], dim=1) + table)
+        for block in vit.blocks[:blocks]:
+            tokens = block(tokens)
+        return tokens
+
+
+class FrozenMaps(FrozenBackbone):
+    """Feature maps of any other timm model (CNNs, ViTs of other kinds) at one of its stages."""
+
+    def __init__(self, model: Any, name: str, stage: int | None = None) -> None:
+        strides = [_largest(info["reduction"]) for info in model.feature_info]
+        fine_enough = [i for i, stride in enumerate(strides) if stride <= _FINEST_USEFUL_STRIDE]
+        self.stage = stage if stage is not None else (fine_enough or [len(strides) - 1])[-1]
+        dim = model.feature_info[self.stage]["num_chs"]
+        super().__init__(model, name, dim=dim, stride=strides[self.stage], settings=(self.stage,))
+
+    @torch.no_grad()
+    def maps(self, images: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of several stages at once, for a feature pyramid."""
+        model: Any = self.model
+        return model.forward_intermediates(
+            images, indices=list(stages), norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
+
+    def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
+        return self.maps(images, (self.stage,))[0]
+
+
+def position_table(table: Float[Tensor, "1 n d"], hf: int, wf: int, prefix_tokens: int = 1) -> Float[Tensor, "1 m d"]:
+    """DINO's position table for a grid of hf x wf tokens.
+
+    Bicubic with the *scale factors* (hf + .1) / side and (wf + .1) / side passed on, as published:
+    sampling positions then follow the factor, not the output size, which shifts the table slightly.
+
+    Raises:
+        MedsegError: the table's own grid is not square.
+    """
+    prefix, grid = table[:, :prefix_tokens], table[:, prefix_tokens:]
+    side = math.isqrt(grid.shape[1])
+    if side * side != grid.shape[1]:
+        raise MedsegError(
+            f"position table must be of a square grid, got {grid.shape[1]} positions; choose another checkpoint"
+        )
+    if (hf, wf) == (side, side):
+        return table
+    square = grid.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    factors = ((hf + 0.1) / side, (wf + 0.1) / side)
+    resized = F.interpolate(square, scale_factor=factors, mode="bicubic")
+    return torch.cat([prefix, resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def vit_from_weights(weights: Mapping[str, Tensor], heads: int) -> VisionTransformer:
+    """Build timm's ViT with width, depth, patch size, MLP and table read off the tensors, and load them.
+
+    Raises:
+        MedsegError: tensors that such a ViT has not, or lacks.
+    """
+    weights = dict(weights)
+    if "register_tokens" in weights:  # DINOv2 names its registers so, and keeps them out of the table
+        weights["reg_token"] = weights.pop("register_tokens")
+        weights["cls_token"] = weights["cls_token"] + weights["pos_embed"][:, :1]
+        weights["pos_embed"] = weights["pos_embed"][:, 1:]
+    width, in_channels, _, patch = weights["patch_embed.proj.weight"].shape
+    registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
+    positions = weights["pos_embed"].shape[1] - (0 if registers else 1)
+    with torch.device("meta"):  # the weights are put in place below, so none need be drawn
+        model = VisionTransformer(
+            img_size=math.isqrt(positions) * patch,
+            patch_size=patch,
+            in_chans=in_channels,
+            num_classes=0,
+            embed_dim=width,
+            depth=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
+            num_heads=heads,
+            mlp_ratio=weights["blocks.0.mlp.fc1.weight"].shape[0] / width,
+            qkv_bias="blocks.0.attn.qkv.bias" in weights,
+            init_values=1.0 if "blocks.0.ls1.gamma" in weights else None,
+            reg_tokens=registers,
+            no_embed_class=registers > 0,
+            dynamic_img_size=registers > 0,
+        )
+    _load(model, weights, "the weights", assign=True)
+    return model
+
+
+def _model_from_file(name: str, path: Path) -> Any:
+    """The network that `name` says, or that the tensors tell, with the weights of a file."""
+    all_weights = read_weights(path)
+    prefix, weights = strip_prefix(all_weights)
+    if timm.is_model(name):
+        model = _random(name)
+        _load(model, weights or all_weights, str(path))
+        return model
+    if "patch_embed.proj.weight" in weights:
+        try:
+            return vit_from_weights(weights, _heads(name, prefix, weights["patch_embed.proj.weight"].shape[0]))
+        except KeyError as error:
+            raise MedsegError(f"{path} must hold a whole ViT, got none of {error}; name its timm model") from error
+    if weights:
+        blocks = [(int(m[1]), int(m[2])) for key in weights if (m := re.match(r"layer(\d)\.(\d+)\.conv1\.weight", key))]
+        depths = tuple(1 + max(block for layer, block in blocks if layer == wanted) for wanted in (1, 2, 3, 4))
+        if resnet := _RESNETS.get(("layer1.0.conv3.weight" in weights, depths)):
+            model = _random(resnet)
+            _load(model, weights, str(path))
+            return model
+    raise MedsegError(
+        f"{path} must hold a ViT or a ResNet in published DINO or MoCo names, got {', '.join(list(all_weights)[:3])} "
+        f"...; set features.backbone to the timm model it belongs to, got {name}"
+    )
+
+
+def _heads(name: str, prefix: str, width: int) -> int:
+    """Head count, which no tensor tells: from the name, MoCo v3's prefix, or 64 channels a head."""
+    if told := re.search(r"heads(\d+)$", name):
+        return int(told[1])
+    if width == 6 * _HEAD_WIDTH and re.search(r"(base|momentum)_encoder\.", prefix):
+        return _MOCO_V3_SMALL_HEADS
+    if width % _HEAD_WIDTH:
+        raise MedsegError(
+            f"head count of a ViT of width {width} must be told by its name, got {name}; "
+            "set features.backbone to its timm model or to a name that ends in headsN"
+        )
+    return width // _HEAD_WIDTH
+
+
+def _load(model: Any, weights: Mapping[str, Tensor], source: str, *, assign: bool = False) -> None:
+    """Put weights into a model; every tensor of the model must be there, and none but heads be left over."""
+    needed = model.state_dict()
+    present = {name: value for name, value in weights.items() if not _BEHIND_FEATURES.match(name)}
+    if "pos_embed" in needed and "pos_embed" in present and _is_plain_vit(model):
+        # A table for another image size is no misfit: it is interpolated to each patch anyway.
+        needed["pos_embed"] = present["pos_embed"]
+        model.pos_embed = nn.Parameter(present["pos_embed"].clone())
+    for name in [*needed, *present]:
+        there, wanted = (str(list(d[name].shape)) if name in d else "none" for d in (present, needed))
+        if there != wanted and not name.endswith("num_batches_tracked"):
+            raise MedsegError(
+                f"{source} must fit the backbone, got {name} {there} where {wanted} is needed; "
+                "set features.backbone to the model it was trained as"
+            )
+    model.load_state_dict({k: v for k, v in present.items() if k in needed}, strict=False, assign=assign)
+
+
+def _require_known(name: str) -> None:
+    tagged = "." not in name or name in timm.list_pretrained()
+    if not (timm.is_model(name) and tagged):
+        near = difflib.get_close_matches(name, timm.list_models(pretrained=True), n=3, cutoff=0.4)
+        raise MedsegError(f"features.backbone must be a timm model, got {name}; try {', '.join(near)}")
+
+
+def _random(name: str) -> Any:
+    """A timm model with random weights, always the same, without touching the caller's random state."""
+    _require_known(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _create(name)
+
+
+def _create(name: str, **options: Any) -> Any:
+    """timm's factory; transformers that can are told to take images of any size."""
+    try:
+        return timm.create_model(name, num_classes=0, dynamic_img_size=True, **options)
+    except TypeError:
+        return timm.create_model(name, num_classes=0, **options)
+
+
+def _pretrained(name: str) -> Any:
+    """A timm model with its published weights: from the cache if there, else from the hub.
+
+    Raises:
+        MedsegError: the weights cannot be had, with the three ways out.
+    """
+    _require_known(name)
+    settings = timm.get_pretrained_cfg(name)
+    repository = settings.hf_hub_id if settings else None
+    files = (settings.hf_hub_filename, "model.safetensors", "pytorch_model.bin") if settings else ()
+    try:
+        if repository is None:
+            return _create(name, pretrained=True)
+        cached = [try_to_load_from_cache(repository, file) for file in files if file]
+        if found := next((file for file in cached if isinstance(file, str)), None):
+            return _create(name, pretrained=True, pretrained_cfg_overlay={"file": found})
+        # One look with a short limit: the hub's client itself retries for the better part of a minute.
+        get_session().head(constants.ENDPOINT, timeout=5)
+        return _create(name, pretrained=True)
+    except Exception as error:  # the clients beneath raise classes without a common root
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise MedsegError(
+            f"weights of {name} must be in reach, got no download ({reason}); give a file with features.checkpoint, "
+            f"or copy the hub cache {constants.HF_HUB_CACHE} from a connected machine, "
+            "or use a config that needs no weights, such as tof_mra"
+        ) from error
+
+
+def _is_plain_vit(model: Any) -> bool:
+    """Whether this is a ViT as published with DINO: one table that covers CLS and patches."""
+    return (
+        type(model) is VisionTransformer
+        and type(model.patch_embed) is PatchEmbed
+        and model.pos_embed is not None
+        and not model.no_embed_class
+    )
+
+
+def _fit_to_stride(images: Float[Tensor, "b 3 h w"], stride: int) -> Float[Tensor, "b 3 hs ws"]:
+    """Resize to the nearest multiple of the stride, at least one; nothing happens to a multiple."""
+    size = tuple(max(stride, (length + stride // 2) // stride * stride) for length in images.shape[-2:])
+    if size == tuple(images.shape[-2:]):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _largest(reduction: int | tuple[int, ...]) -> int:
+    return max(reduction) if isinstance(reduction, tuple) else reduction

@@ -1,0 +1,161 @@
+"""This file reads naming rules and applies them to cluster cards.
+
+A *rule* describes one class in the terms of the field: conditions on facts of a cluster (`cards.FACTS`), whether several
+clusters may carry the class, and which one to take where only one may. Rules are data: `rules/MODALITY.yaml`. A rule that
+fits no cluster leaves its class empty; the nearest miss is said, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import MedsegError
+from medseg.naming.cards import FACTS, ClusterCard
+from medseg.naming.classes import ClassEntry, Naming, class_entry, read_yaml, require_distinct, require_keys
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one class is recognised.
+
+    Attributes:
+        entry: the class, without clusters.
+        conditions: lower and upper bound by fact; infinite where open. All must hold.
+        several: whether every cluster that fits carries the class, or one.
+        prefer: the fact of which the highest value decides, where one cluster is wanted.
+    """
+
+    entry: ClassEntry
+    conditions: Mapping[str, tuple[float, float]]
+    several: bool
+    prefer: str | None
+
+
+def load_rules(name_or_path: str | Path) -> tuple[Rule, ...]:
+    """Read rules that ride in the package (`tof_mra`) or stand in a file.
+
+    Raises:
+        MedsegError: no such rules, or the file breaks the schema; an unknown key names the nearest right one.
+    """
+    shipped = resources.files("medseg.naming") / "rules"
+    names = sorted(Path(item.name).stem for item in shipped.iterdir() if item.name.endswith(".yaml"))
+    if str(name_or_path) in names:
+        with resources.as_file(shipped / f"{name_or_path}.yaml") as path:
+            return _read_rules(path, where=f"rules {name_or_path}")
+    if not Path(name_or_path).is_file():
+        raise MedsegError(
+            f"naming rules must be one of {', '.join(names)} or a YAML file, got {name_or_path}; correct `naming.rules`"
+        )
+    return _read_rules(Path(name_or_path), where=str(name_or_path))
+
+
+def name_clusters(cards: Sequence[ClusterCard], rules: Sequence[Rule]) -> Naming:
+    """Give classes to clusters by rules, in the rules' order; a cluster that a class has taken is gone for the next.
+
+    Args:
+        cards: what was measured, one card a cluster.
+        rules: from `load_rules`.
+
+    Returns:
+        The naming, with a sentence for every class: which clusters carry it and by which numbers, or why none does.
+
+    Raises:
+        MedsegError: a rule asks for a fact that was not measured.
+    """
+    classes, reasons, taken = [], [], set[int]()
+    for rule in rules:
+        free = [card for card in cards if card.voxels and card.cluster not in taken]
+        fitting = [card for card in free if not _misses(card, rule)]
+        if fitting and rule.prefer:
+            fitting = [max(fitting, key=lambda card: _fact(card, rule.prefer or ""))]
+        taken.update(card.cluster for card in fitting)
+        classes.append(replace(rule.entry, clusters=tuple(sorted(card.cluster for card in fitting))))
+        reasons += [_why(card, rule) for card in fitting] or [_why_none(free, rule)]
+    return Naming(classes=tuple(classes), named_by="rules", reasons=tuple(reasons))
+
+
+def _read_rules(path: Path, *, where: str) -> tuple[Rule, ...]:
+    content = read_yaml(path)
+    require_keys(content, required=("classes",), optional=(), where=where)
+    if not isinstance(content["classes"], list) or not content["classes"]:
+        raise MedsegError(
+            f"classes of {where} must be a list of rules, got {content['classes']!r}; begin each with `- `"
+        )
+    rules = [_rule(entry, index, f"rule {index + 1} of {where}") for index, entry in enumerate(content["classes"])]
+    require_distinct([rule.entry for rule in rules], where=where)
+    return tuple(rules)
+
+
+def _rule(entry: Any, position: int, where: str) -> Rule:
+    optional = ("colour", "code", "several", "prefer")
+    require_keys(entry, required=("value", "name", "conditions"), optional=optional, where=where)
+    require_keys(entry["conditions"], required=(), optional=FACTS, where=f"conditions of {where}")
+    if not entry["conditions"]:
+        raise MedsegError(f"conditions of {where} must not be empty, got none; every cluster would fit")
+    several, prefer = entry.get("several", False), entry.get("prefer")
+    if not isinstance(several, bool):
+        raise MedsegError(f"several of {where} must be true or false, got {several!r}; correct it")
+    if several == (prefer is not None):
+        raise MedsegError(
+            f"{where} must have either `several: true` or `prefer`, got {'both' if several else 'neither'}; "
+            "prefer names the fact whose highest value decides where one cluster is wanted"
+        )
+    if prefer is not None:
+        require_keys({prefer: None}, required=(), optional=FACTS, where=f"prefer of {where}")
+    bounds = {fact: _bounds(limit, f"{fact} of {where}") for fact, limit in entry["conditions"].items()}
+    return Rule(class_entry(entry, position=position, where=where), bounds, several, prefer)
+
+
+def _bounds(limit: Any, where: str) -> tuple[float, float]:
+    require_keys(limit, required=(), optional=("min", "max"), where=where)
+    numbers = [limit.get("min", -math.inf), limit.get("max", math.inf)]
+    if not limit or any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+        raise MedsegError(f"{where} must have numbers for min, max or both, got {limit!r}; write {{min: 0.3}}")
+    if not numbers[0] <= numbers[1]:
+        raise MedsegError(f"{where} must have min <= max, got {limit!r}; nothing could fit")
+    return float(numbers[0]), float(numbers[1])
+
+
+def _fact(card: ClusterCard, fact: str) -> float:
+    if fact not in card.facts:
+        raise MedsegError(
+            f"naming rules must ask for measured facts ({', '.join(card.facts)}), got {fact}; "
+            "change the rule or measure it"
+        )
+    return card.facts[fact]
+
+
+def _misses(card: ClusterCard, rule: Rule) -> list[str]:
+    """The conditions that a cluster does not meet, in words; a NaN meets none."""
+    missed = []
+    for fact, (low, high) in rule.conditions.items():
+        number = _fact(card, fact)
+        if not low <= number <= high:
+            missed.append(f"{_words(fact)} {number:.3g} is {f'above {high:g}' if number > high else f'below {low:g}'}")
+    return missed
+
+
+def _why(card: ClusterCard, rule: Rule) -> str:
+    met = []
+    for fact, (low, high) in rule.conditions.items():
+        bounds = [f"at least {low:g}"] * math.isfinite(low) + [f"at most {high:g}"] * math.isfinite(high)
+        met.append(f"{_words(fact)} {_fact(card, fact):.3g} ({' and '.join(bounds)})")
+    prefer = f"; of those that fit it has the highest {_words(rule.prefer)}" if rule.prefer else ""
+    return f"cluster {card.cluster} is {rule.entry.name}: {', '.join(met)}{prefer}"
+
+
+def _why_none(free: Sequence[ClusterCard], rule: Rule) -> str:
+    """Why a class stays empty: the cluster that misses fewest conditions, and by what."""
+    if not free:
+        return f"no cluster is {rule.entry.name}: none is left"
+    nearest = min(free, key=lambda card: len(_misses(card, rule)))
+    return f"no cluster is {rule.entry.name}, its mask stays empty: nearest is cluster {nearest.cluster}, but {', '.join(_misses(nearest, rule))}"
+
+
+def _words(fact: str) -> str:
+    return fact.replace("_", " ")

@@ -1,0 +1,1 @@
+"""Known-truth scans for the demo and the tests."""

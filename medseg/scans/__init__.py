@@ -1,0 +1,1 @@
+"""From files to cases, from cases to arrays on a known grid, and masks back to files on that grid."""

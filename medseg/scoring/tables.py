@@ -1,0 +1,315 @@
+"""This file gathers scores into tables: aggregates, CSV, JSON, `evaluation_results.txt`, the terminal.
+
+A *row* is one case by one method for one structure (all foreground, or one class). An *aggregate* is one method
+over all its cases. Whole rows are shown, never the better of two methods case by case. *Undefined* scores
+(NaN, see `overlap`) are left out of a mean and counted beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from medseg.errors import MedsegError
+from medseg.files import write_json, write_text
+from medseg.scoring.overlap import UNION
+
+METRICS = {
+    "dice": "Dice",
+    "cldice": "clDice",
+    "precision": "precision",
+    "recall": "recall",
+    "hd95_mm": "HD95 mm",
+    "surface_dice_1voxel": "surface Dice",
+    "components": "pieces",
+    "centreline_mm": "centre line mm",
+    "volume_difference_ml": "volume error ml",
+}
+"""Every score by its key, with the words a table's head has for it."""
+
+NAMING_SOURCES = ("none", "rules", "hand", "clicks", "training_labels", "oracle")
+"""Where cluster names came from; the rows of the first two saw no label and no person."""
+
+LABEL_FREE = frozenset({"none", "rules"})
+
+_HIGHER_IS_BETTER = {"dice", "cldice", "precision", "recall", "surface_dice_1voxel"}
+_LOWER_IS_BETTER = {"hd95_mm"}
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The scores of one case by one method for one structure.
+
+    Attributes:
+        case_id: the case.
+        method: the method's name as tables show it.
+        scores: numbers by the keys of `METRICS`.
+        naming: how the method's clusters got their names, one of `NAMING_SOURCES`; `none` for a rule without clusters.
+        structure: `union` or a class name.
+        region: where masks and reference were compared, `all` or `brain`.
+        trained_on_this_case: whether the model saw this scan (never its label) in training; None where nothing trains.
+    """
+
+    case_id: str
+    method: str
+    scores: Mapping[str, float]
+    naming: str = "none"
+    structure: str = UNION
+    region: str = "all"
+    trained_on_this_case: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.naming not in NAMING_SOURCES:
+            raise MedsegError(
+                f"naming source of a score row must be one of {', '.join(NAMING_SOURCES)}, got {self.naming!r}; "
+                "correct `named_by` in classes.yaml"
+            )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One score over cases.
+
+    Attributes:
+        mean: mean of the defined values; NaN without any.
+        sd: population standard deviation.
+        low: lower end of the 95 % bootstrap interval of the mean; NaN for fewer than two values.
+        high: its upper end.
+        worst: the worst case: smallest or largest value, whichever the score's direction says; NaN without a direction.
+        defined: number of values that entered.
+        undefined: number of NaNs that did not.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    worst: float
+    defined: int
+    undefined: int
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One method over its cases for one structure; `spreads` by the keys of `METRICS`."""
+
+    method: str
+    structure: str
+    naming: str
+    region: str
+    cases: int
+    spreads: Mapping[str, Spread]
+
+
+def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean over resampled cases.
+
+    The same seed and number of values draw the same cases, so methods scored on the same cases are compared fairly.
+
+    Returns:
+        Lower and upper end; NaN for fewer than two values, whose spread nobody knows.
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).integers(len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(np.asarray(values, dtype=float)[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def spread(values: Iterable[float], metric: str, *, seed: int = 0) -> Spread:
+    """Mean, population SD, bootstrap interval and worst of one score's values."""
+    everything = [float(value) for value in values]
+    defined = [value for value in everything if not math.isnan(value)]
+    low, high = bootstrap_interval(defined, seed=seed)
+    worst = float("nan")
+    if defined and metric in _HIGHER_IS_BETTER | _LOWER_IS_BETTER:
+        worst = min(defined) if metric in _HIGHER_IS_BETTER else max(defined)
+    return Spread(
+        mean=float(np.mean(defined)) if defined else float("nan"),
+        sd=float(np.std(defined)) if defined else float("nan"),
+        low=low,
+        high=high,
+        worst=worst,
+        defined=len(defined),
+        undefined=len(everything) - len(defined),
+    )
+
+
+def aggregate(rows: Sequence[ScoreRow], *, seed: int = 0) -> list[Aggregate]:
+    """One entry per method, structure, naming source and region, in the order of first appearance."""
+    groups: dict[tuple[str, str, str, str], list[ScoreRow]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.structure, row.naming, row.region), []).append(row)
+    return [
+        Aggregate(
+            method=method,
+            structure=structure,
+            naming=naming,
+            region=region,
+            cases=len(members),
+            spreads={
+                metric: spread((row.scores[metric] for row in members), metric, seed=seed)
+                for metric in METRICS
+                if all(metric in row.scores for row in members)
+            },
+        )
+        for (method, structure, naming, region), members in groups.items()
+    ]
+
+
+def best(aggregates: Sequence[Aggregate], metric: str) -> set[int]:
+    """Indices of the best rows by mean, whoever they are; several when they tie.
+
+    Only rows with the fewest undefined values compete: a method does not win a distance by drawing nothing. Pieces,
+    lengths and volume errors have no better end, so nobody wins them.
+    """
+    if metric not in _HIGHER_IS_BETTER | _LOWER_IS_BETTER:
+        return set()
+    spreads = {
+        index: entry.spreads[metric]
+        for index, entry in enumerate(aggregates)
+        if metric in entry.spreads and entry.spreads[metric].defined
+    }
+    if not spreads:
+        return set()
+    fewest = min(found.undefined for found in spreads.values())
+    means = {index: found.mean for index, found in spreads.items() if found.undefined == fewest}
+    winner = (max if metric in _HIGHER_IS_BETTER else min)(means.values())
+    return {index for index, mean in means.items() if math.isclose(mean, winner, rel_tol=1e-9, abs_tol=1e-12)}
+
+
+def score_table(rows: Sequence[ScoreRow], *, structure: str = UNION, title: str = "Scores", seed: int = 0) -> Table:
+    """A table for the terminal: one whole row a method, `*` at the best mean of each score.
+
+    Dice and clDice show mean and SD, below it the 95 % interval of the mean and the worst case; the others show
+    the mean, and how many cases had none.
+    """
+    aggregates = [entry for entry in aggregate(rows, seed=seed) if entry.structure == structure]
+    winners = {metric: best(aggregates, metric) for metric in METRICS}
+    table = Table(title=title, caption="mean ± SD, [95 % interval of the mean] worst case; * best mean", expand=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("names from")
+    table.add_column("n", justify="right")
+    shown = [metric for metric in METRICS if any(metric in entry.spreads for entry in aggregates)]
+    for metric in shown:
+        table.add_column(METRICS[metric], justify="right", no_wrap=metric in ("dice", "cldice"))
+    for index, entry in enumerate(aggregates):
+        cells = [_cell(entry.spreads.get(metric), metric, best=index in winners[metric]) for metric in shown]
+        naming = {"none": "–"}.get(entry.naming, entry.naming.replace("_", " "))
+        table.add_row(entry.method, naming, str(entry.cases), *cells)
+    return table
+
+
+def write_scores_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write one line a row; names that a spreadsheet would run as a formula are made harmless."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["case", "method", "structure", "naming", "label_free", "region", "trained_on_this_case", *METRICS])
+    for row in rows:
+        seen = "" if row.trained_on_this_case is None else _yes_no(row.trained_on_this_case)
+        words = [
+            row.case_id,
+            row.method,
+            row.structure,
+            row.naming,
+            _yes_no(row.naming in LABEL_FREE),
+            row.region,
+            seen,
+        ]
+        numbers = [f"{row.scores[metric]:.6g}" if metric in row.scores else "" for metric in METRICS]
+        writer.writerow([*(safe_cell(word) for word in words), *numbers])
+    write_text(path, stream.getvalue())
+
+
+def write_scores_json(path: Path, rows: Sequence[ScoreRow], *, seed: int = 0, facts: Mapping[str, Any] = {}) -> None:
+    """Write rows and aggregates; an undefined number is `null`, for JSON knows no NaN.
+
+    Args:
+        path: the file.
+        rows: the score rows.
+        seed: of the bootstrap.
+        facts: what else belongs to these scores (versions, run hash), put at the top.
+    """
+    content = {
+        "schema": "medseg-scores/1",
+        **facts,
+        "interval": {"level": 0.95, "method": "percentile bootstrap over cases", "resamples": _RESAMPLES, "seed": seed},
+        "rows": [{**asdict(row), "label_free": row.naming in LABEL_FREE} for row in rows],
+        "aggregates": [
+            {**asdict(entry), "label_free": entry.naming in LABEL_FREE} for entry in aggregate(rows, seed=seed)
+        ],
+    }
+    write_json(path, _without_nan(content))
+
+
+def write_evaluation_results(path: Path, rows: Sequence[ScoreRow], *, dataset: str, method: str) -> None:
+    """Write the table that the vessel fork's scripts read: Dice and clDice of one method, mean and population SD.
+
+    Args:
+        path: the file.
+        rows: score rows of any methods and structures; those of `method` for all foreground are written.
+        dataset: the name in the head line.
+        method: our own method.
+    """
+    own = [row for row in rows if row.method == method and row.structure == UNION]
+    columns = {metric: spread((row.scores[metric] for row in own), metric) for metric in ("dice", "cldice")}
+    lines = [(_one_line(row.case_id), row.scores["dice"], row.scores["cldice"]) for row in own]
+    width = max([4, *(len(name) for name, _, _ in lines)])
+    text = [f"Results for {_one_line(dataset)} dataset", f"| {'ID':^{width}} |  DICE  | CLDICE |"]
+    text += [_result_line(f"{name:<{width}}", dice, cldice) for name, dice, cldice in lines]
+    text.append(_result_line(f"{'AVG':>{width}}", columns["dice"].mean, columns["cldice"].mean))
+    text.append(_result_line(f"{'STD':>{width}}", columns["dice"].sd, columns["cldice"].sd))
+    write_text(path, "\n".join(text) + "\n")
+
+
+def safe_cell(word: str) -> str:
+    """A spreadsheet reads a cell that begins with one of `= + - @` as a formula; an apostrophe prevents it."""
+    word = "".join(" " if ord(letter) < 32 or ord(letter) == 127 else letter for letter in word)
+    return f"'{word}" if word.lstrip().startswith(("=", "+", "-", "@")) else word
+
+
+def _cell(found: Spread | None, metric: str, *, best: bool) -> str:
+    """What one method shows for one score."""
+    if found is None or not found.defined:
+        return "–" if found is None or not found.undefined else f"undefined ({found.undefined})"
+    digits = 2 if metric in _HIGHER_IS_BETTER or metric in _LOWER_IS_BETTER else 0
+    digits = 1 if metric == "volume_difference_ml" else digits
+    mark = "*" if best else ""
+    text = f"{mark}{found.mean:.{digits}f}"
+    if metric in ("dice", "cldice"):
+        text = f"{mark}{found.mean:.3f} ± {found.sd:.3f}"
+        if found.defined > 1:
+            text += f"\n\\[{found.low:.2f}, {found.high:.2f}] {found.worst:.2f}"
+    text = f"[bold]{text}[/bold]" if best else text
+    return text + (f"\n{found.undefined} undefined" if found.undefined else "")
+
+
+def _result_line(name: str, dice: float, cldice: float) -> str:
+    return f"| {name} | {dice:6.2f} | {cldice:6.2f} |"
+
+
+def _one_line(word: str) -> str:
+    """A name that cannot break the table it stands in."""
+    return " ".join(word.split()).replace("|", "_")
+
+
+def _yes_no(answer: bool) -> str:
+    return "yes" if answer else "no"
+
+
+def _without_nan(content: Any) -> Any:
+    """The same content with None for every number that is not finite."""
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,219 @@
+"""This file builds the stages' objects from config sections, and says what is about to happen.
+
+It is the one place where a config section becomes plain arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from monai.data import PersistentDataset
+from monai.transforms import Compose
+
+from medseg import config as sections
+from medseg.errors import MedsegError
+from medseg.features.backbones import load_slice_backbone
+from medseg.features.filterbank import FilterBank
+from medseg.features.store import stored_bytes
+from medseg.files import hash_content, hash_file
+from medseg.naming.classes import ClassEntry
+from medseg.patches.slicing import PatchGeometry
+from medseg.prepare.chain import mra_transforms
+from medseg.reconstruction.refine import Volume
+from medseg.runs import RunRecord
+from medseg.scans.cases import Case, Listing
+from medseg.scans.readers import header_of
+from medseg.stego.clustering import Clusterer, load_method
+
+_log = logging.getLogger(__name__)
+
+# Measured on two cores: seconds per million voxels for preparation and flux, and for one reconstruction.
+_PREPARE_SECONDS, _RECONSTRUCT_SECONDS, _STEP_SECONDS = 3.0, 4.0, 0.15
+_BYTES_A_VOXEL = 32  # image, region, salience, tubularity, probability and their transient copies
+
+
+def say_listing(listing: Listing) -> None:
+    """Print what was found; at least one usable case must be there.
+
+    Raises:
+        MedsegError: no case can be used.
+    """
+    for line in listing.describe():
+        _log.info(line)
+    if not listing.cases:
+        reasons = "; ".join(f"{case}: {why}" for case, why in listing.problems) or "no scan was found"
+        raise MedsegError(f"SCANS must hold at least one usable scan, got none ({reasons}); see data_templates/README.md")
+
+
+def start_fabric(run: sections.Run) -> Fabric:
+    """Lightning Fabric for the config's devices, launched."""
+    torch.set_float32_matmul_precision("high")
+    fabric = Fabric(
+        accelerator=run.device,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=run.strategy,
+        precision=run.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def gathered(fabric: Fabric, mapping: Mapping[str, str]) -> dict[str, str]:
+    """The union of a mapping over all processes."""
+    if fabric.world_size == 1:
+        return dict(mapping)
+    everyone: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(everyone, dict(mapping))
+    return {key: value for part in everyone for key, value in part.items()}
+
+
+def preparation(prepare: sections.Prepare) -> Compose:
+    """The chain from a case to a prepared sample."""
+    return mra_transforms(
+        spacing=prepare.spacing, n4=prepare.n4, n4_shrink=prepare.n4_shrink, brain_mask=prepare.brain_mask
+    )
+
+
+def patch_geometry(patches: sections.Patches) -> PatchGeometry:
+    """Plane, window and magnification."""
+    return PatchGeometry(patches.plane, patches.size, patches.overlap, patches.magnification, patches.neighbours)
+
+
+def load_backbones(features: sections.Features, device: torch.device, *, pretrained: bool = True) -> list[Any]:
+    """The frozen backbones by name; a checkpoint file belongs to the one slice backbone of the list.
+
+    Raises:
+        MedsegError: weights cannot be had.
+    """
+    return [
+        FilterBank()
+        if name == "filter_bank"
+        else load_slice_backbone(name, checkpoint=features.checkpoint, feature=features.feature, pretrained=pretrained).to(device)
+        for name in features.backbone
+    ]
+
+
+def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> dict[str, Any]:
+    """The prepared sample of a case, from MONAI's cache when the same scan was prepared the same way before."""
+    key = case_hash(case, prepare)
+    dataset = PersistentDataset(
+        [{"case": case}], preparation(prepare), cache_dir=cache, hash_func=partial(_constant_key, key=key)
+    )
+    try:
+        return dict(dataset[0])
+    except MedsegError as error:
+        raise MedsegError(f"{case.case_id}: {error}") from error
+
+
+def case_hash(case: Case, prepare: sections.Prepare) -> str:
+    """Hash of a scan's content, its given mask and how it is prepared."""
+    mask = hash_file(case.mask) if case.mask else case.mask_mode
+    return hash_content([hash_file(case.image), mask, case.frame, prepare.model_dump(mode="json")])
+
+
+def _constant_key(item: Any, key: str) -> bytes:
+    return key.encode()
+
+
+def load_clusterer(
+    record: RunRecord, method: str, backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device
+) -> Clusterer:
+    """A fitted method of a run, which must have seen the same features.
+
+    Raises:
+        MedsegError: the method was not fitted, or on other features or another patch geometry.
+    """
+    folder = record.method_folder(method)
+    if not record.has_method(method):
+        raise MedsegError(f"{record.folder} must be trained to the end, got no method {method}; run `medseg train` again to go on")
+    clusterer, facts = load_method(folder)
+    now = feature_facts(backbones, geometry)
+    for name, value in now.items():
+        if facts.get(name) != value:
+            raise MedsegError(
+                f"{folder} must be fitted on the config's features, got {name} {facts.get(name)} there and {value} now; "
+                "train a new run or restore its config"
+            )
+    return clusterer.to(device)
+
+
+def feature_facts(backbones: Sequence[Any], geometry: PatchGeometry) -> dict[str, Any]:
+    """What a fitted method depends on: backbones with weights, and how patches are shown to them."""
+    return {
+        "backbones": [f"{backbone.name} {backbone.fingerprint[:16]}" for backbone in backbones],
+        "patch": {key: value for key, value in asdict(geometry).items() if key not in ("plane", "overlap")},
+    }
+
+
+def refinement_volume(sample: Mapping[str, Any]) -> Volume:
+    """The sample as plain arrays for refinement and pictures."""
+    affine = np.asarray(sample["image"].affine, dtype=float)
+    spacing = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    return Volume(
+        image=np.asarray(sample["image"][0]),
+        region=np.asarray(sample["region"][0]) > 0,
+        salience=np.asarray(sample["salience"][0]),
+        spacing=spacing,  # type: ignore[arg-type]
+        alarm=sample["facts"].get("flux_alarm"),
+    )
+
+
+def class_of_cluster(entries: Sequence[ClassEntry]) -> dict[int, int]:
+    """Cluster to class value, for the clusters that carry a class."""
+    return {cluster: entry.value for entry in entries for cluster in entry.clusters}
+
+
+def plain_classes(entries: Sequence[ClassEntry]) -> list[dict[str, Any]]:
+    """Class entries as plain values for JSON and label tables."""
+    return [
+        {"value": entry.value, "name": entry.name, "colour": entry.colour, "clusters": list(entry.clusters), "code": entry.code}
+        for entry in entries
+    ]
+
+
+def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a preparation as JSON values."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in facts.items()}
+
+
+def relative_source(path: Path, scans: Path) -> str:
+    """A scan's path relative to SCANS, with forward slashes."""
+    root = scans if scans.is_dir() else scans.parent
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return path.name
+
+
+def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
+    """Say how many cases, and about how long, how much disk and how much memory they take."""
+    voxels = [int(np.prod(header_of(case.image).shape)) for case in cases]
+    millions, largest = sum(voxels) / 1e6, max(voxels)
+    memory_gb = 0.8 + largest * _BYTES_A_VOXEL / 1e9
+    if training:
+        seconds = millions * _PREPARE_SECONDS + config.stego.steps * _STEP_SECONDS
+        disk_gb = len(cases) * config.patches.per_case * config.patches.size**2 * 70 * 2 / 1e9 + sum(voxels) * 13 / 1e9
+    else:
+        seconds = millions * (_PREPARE_SECONDS + _RECONSTRUCT_SECONDS)
+        disk_gb = sum(voxels) * 3 / 1e9
+    _log.info(
+        "%d %s, %.0f million voxels: about %s on two cores without a GPU, %.1f GB of disk, %.1f GB of memory",
+        len(cases), "case" if len(cases) == 1 else "cases", millions, _duration(seconds), disk_gb, memory_gb,
+    )  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds / 10), 1) * 10} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,260 @@
+"""This file writes 3-D masks of a folder of scans with a trained run: one manifest a case, last.
+
+No argument on this way can carry a reference: cases hold an image and perhaps a brain mask, and
+`find_cases` gives labels in a place of its own that is not read here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, change_config
+from medseg.errors import MedsegError
+from medseg.files import hash_content, hash_file, read_json, write_json
+from medseg.naming.classes import ClassEntry, read_classes, write_classes
+from medseg.prepare.chain import invert, prepare_case
+from medseg.reconstruction.predict import Method, predict_case
+from medseg.reconstruction.refine import Volume, refine, require_steps
+from medseg.review.plots import mip_picture, overlay_picture
+from medseg.runs import METHODS, RunRecord, open_run, versions
+from medseg.scans.cases import Case
+from medseg.scans.folders import find_cases
+from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
+from medseg.workflows import parts
+from medseg.workflows.naming import name_method
+
+_log = logging.getLogger(__name__)
+
+
+def reconstruct_run(
+    run: Path,
+    scans: Path,
+    out: Path,
+    *,
+    compare: bool = False,
+    overrides: Sequence[str] = (),
+    frame: int | None = None,
+) -> dict[str, Any]:
+    """Reconstruct every case of `scans`; finished cases with the same manifest are skipped.
+
+    Args:
+        run: a trained run folder.
+        scans: folder, datalist, CSV or one scan.
+        out: result folder.
+        compare: also write the masks of the other methods to `out/comparison`.
+        overrides: `section.key=value` for prepare, naming and reconstruct.
+        frame: which frame of scans that hold several.
+
+    Returns:
+        `lines` for the terminal, `done`, `skipped` and `failed` cases.
+
+    Raises:
+        MedsegError: the run is not trained, no scan was found, or an override is wrong.
+    """
+    record = open_run(run)
+    config = change_config(record.config, overrides, sections=CHANGEABLE_AFTER_TRAINING)
+    require_steps(config.reconstruct.refine)
+    if out.exists() and not out.is_dir():
+        raise MedsegError(f"{out} must be a folder or new, got a file; choose another -o")
+    listing = find_cases(scans, frame=frame, skip=(out, run))
+    parts.say_listing(listing)
+    fabric = parts.start_fabric(config.run)
+    job = _Job(record, config, scans, out, compare, fabric.device)
+    mine = listing.cases[fabric.global_rank :: fabric.world_size]
+    if fabric.is_global_zero:
+        parts.say_estimate(listing.cases, config, training=False)
+    skipped = [case.case_id for case in mine if job.is_done(case)]
+    failed = {} if fabric.global_rank else dict(listing.problems)
+    todo = [case for case in mine if case.case_id not in skipped]
+    if skipped:
+        _log.info("%d of %d cases are done already and are skipped", len(skipped), len(mine))
+    for number, case in enumerate(todo, start=1):
+        _log.info("%s (%d of %d)", case.case_id, number, len(todo))
+        try:
+            job.reconstruct(case)
+        except MedsegError as error:
+            failed[case.case_id] = str(error)
+            _log.warning("%s: %s", case.case_id, error)
+    fabric.barrier()
+    failed = parts.gathered(fabric, failed)
+    skipped = sorted(parts.gathered(fabric, dict.fromkeys(skipped, "")))
+    done = sorted(case.case_id for case in listing.cases if case.case_id not in failed and case.case_id not in skipped)
+    if fabric.is_global_zero and (done or skipped):
+        job.write_shared_files()
+        write_json(out / "summary.json", _summary(out, scans, record, failed))
+    return {
+        "lines": [f"{len(done)} masks written to {out}, {len(skipped)} skipped, {len(failed)} failed"],
+        "out": str(out),
+        "done": done,
+        "skipped": skipped,
+        "failed": failed,
+    }
+
+
+class _Job:
+    """What all cases of one call share: methods, backbones, geometry, and where results go."""
+
+    def __init__(self, record: RunRecord, config: Config, scans: Path, out: Path, compare: bool, device: torch.device) -> None:
+        self.record, self.config, self.scans, self.out, self.device = record, config, scans, out, device
+        main = config.reconstruct.method
+        names = [main, *(name for name in METHODS if compare and name != main)]
+        self.backbones = parts.load_backbones(config.features, device)
+        self.geometry = parts.patch_geometry(config.patches)
+        self.transforms = parts.preparation(config.prepare)
+        self.methods: dict[str, Method] = {}
+        self.classes: dict[str, list[ClassEntry]] = {}
+        for name in names:
+            clusterer = parts.load_clusterer(record, name, self.backbones, self.geometry, device)
+            self.classes[name], self.named_by = name_method(record.method_folder(name), config.naming)
+            self.methods[name] = Method(clusterer, parts.class_of_cluster(self.classes[name]))
+        self.run_hash = record.run_hash()
+        _log.info("method %s, clusters named by %s", main, self.named_by)
+
+    def request(self, case: Case) -> str:
+        """Hash of everything that decides this case's masks."""
+        plain = as_plain(self.config)
+        mask = hash_file(case.mask) if case.mask else case.mask_mode
+        wanted = {section: plain[section] for section in CHANGEABLE_AFTER_TRAINING}
+        classes = {name: parts.plain_classes(entries) for name, entries in self.classes.items()}
+        return hash_content([self.run_hash, wanted, hash_file(case.image), mask, case.frame, classes])
+
+    def is_done(self, case: Case) -> bool:
+        """Whether the manifest there answers the same request and its files are there."""
+        path = self.out / f"{case.case_id}_manifest.json"
+        if not path.is_file():
+            return False
+        try:
+            manifest = read_json(path)
+            files = manifest["files"]
+            return manifest["request"] == self.request(case) and all(
+                hash_file(self.out / name) == sha for name, sha in files.items()
+            )
+        except (MedsegError, KeyError, TypeError, OSError):
+            return False
+
+    def reconstruct(self, case: Case) -> None:
+        """Masks, maps, pictures and, last, the manifest of one case."""
+        start = time.monotonic()
+        main = self.config.reconstruct.method
+        sample = prepare_case(case, self.transforms)
+        values = sorted({entry.value for entries in self.classes.values() for entry in entries})
+        probabilities = predict_case(
+            sample,
+            self.methods,
+            self.backbones,
+            values=values,
+            geometry=self.geometry,
+            planes=self.config.reconstruct.planes,
+            batch=self.config.reconstruct.batch,
+            device=self.device,
+        )
+        volume = parts.refinement_volume(sample)
+        files: list[Path] = []
+        for name, class_probabilities in probabilities.items():
+            labels = _labels(class_probabilities, values, volume, self.config.reconstruct.refine)
+            path = self.out / (f"{case.case_id}_seg.nii.gz" if name == main else f"comparison/{case.case_id}_{name}.nii.gz")
+            write_labels(path, _on_source(labels[None], sample, nearest=True)[0].astype(np.uint8), source=case.image)
+            files.append(path)
+            if name == main:
+                kept = labels
+        files += self._write_maps(case, sample, probabilities[main], volume)
+        files += self._write_pictures(case, kept > 0, volume)
+        voxel_ml = float(np.prod(volume.spacing)) / 1000
+        manifest = {
+            "case": case.case_id,
+            "source": parts.relative_source(case.image, self.scans),
+            "source_sha256": hash_file(case.image),
+            "geometry": geometry_receipt(case.image),
+            "request": self.request(case),
+            "run_hash": self.run_hash,
+            "config_hash": hash_content(as_plain(self.config)),
+            "versions": versions(),
+            "method": main,
+            "named_by": self.named_by,
+            "classes": parts.plain_classes(self.classes[main]),
+            "planes": list(self.config.reconstruct.planes),
+            "refine": as_plain(self.config)["reconstruct"]["refine"],
+            "facts": parts.plain_facts(sample["facts"]),
+            "ml": {entry.name: float((kept == entry.value).sum()) * voxel_ml for entry in self.classes[main]},
+            "trained_on_this_case": self.record.trained_on(hash_file(case.image)),
+            "seconds": round(time.monotonic() - start, 1),
+            "peak_memory_mb": _peak_memory_mb(),
+            "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},
+        }
+        write_json(self.out / f"{case.case_id}_manifest.json", manifest)
+        amounts = ", ".join(f"{name} {amount:.2f} ml" for name, amount in manifest["ml"].items())
+        _log.info("%s: %s, %.0f s", case.case_id, amounts or "no class", manifest["seconds"])
+
+    def _write_maps(self, case: Case, sample: Mapping[str, Any], classes: np.ndarray, volume: Volume) -> list[Path]:
+        region = volume.region[None].astype(np.uint8)
+        foreground = np.where(volume.region, classes, 0)
+        probability, uncertainty, where = (self.out / f"{case.case_id}_{kind}.nii.gz" for kind in ("prob", "uncertainty", "region"))
+        on_source = _on_source(foreground, sample, nearest=False)
+        write_map(probability, on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1), source=case.image)
+        write_map(uncertainty, _entropy(on_source), source=case.image)
+        write_labels(where, _on_source(region, sample, nearest=True)[0].astype(np.uint8), source=case.image)
+        return [probability, uncertainty, where]
+
+    def _write_pictures(self, case: Case, mask: np.ndarray, volume: Volume) -> list[Path]:
+        mip, overlay = (self.out / "plots" / f"{case.case_id}_{kind}.png" for kind in ("mip", "overlay"))
+        mip_picture(volume.image, mask, volume.spacing, mip, title=case.case_id)
+        overlay_picture(volume.image, mask, volume.spacing, overlay, title=case.case_id)
+        return [mip, overlay]
+
+    def write_shared_files(self) -> None:
+        """Class names and colours for ITK-SNAP, 3D Slicer and medseg."""
+        entries = self.classes[self.config.reconstruct.method]
+        write_classes(self.out / "classes.yaml", entries, named_by=self.named_by)
+        write_label_tables(self.out, parts.plain_classes(entries))
+
+
+def _labels(
+    classes: np.ndarray, values: Sequence[int], volume: Volume, steps: Sequence[tuple[str, Mapping[str, float]]]
+) -> np.ndarray:
+    """Refine each class on its own; where two claim a voxel the more probable one has it."""
+    labels = np.zeros(classes.shape[1:], dtype=np.uint8)
+    best = np.zeros(classes.shape[1:], dtype=np.float32)
+    for value, probability in zip(values, classes, strict=True):
+        wins = refine(probability, volume, steps) & ((labels == 0) | (probability > best))
+        labels[wins] = value
+        best[wins] = probability[wins]
+    return labels
+
+
+def _on_source(values: np.ndarray, sample: Mapping[str, Any], *, nearest: bool) -> np.ndarray:
+    return invert(torch.from_numpy(np.ascontiguousarray(values)), sample, nearest=nearest)
+
+
+def _entropy(foreground: np.ndarray) -> np.ndarray:
+    """Entropy of the class probabilities (background included), 0 to 1."""
+    background = np.clip(1 - foreground.sum(axis=0, keepdims=True), 0, 1)
+    shares = np.clip(np.concatenate([background, foreground]), 1e-7, 1)
+    return (-(shares * np.log(shares)).sum(axis=0) / np.log(len(shares))).clip(0, 1).astype(np.float32)
+
+
+def _peak_memory_mb() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such accounting in the standard library
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def _summary(out: Path, scans: Path, record: RunRecord, failed: Mapping[str, str]) -> dict[str, Any]:
+    manifests = [read_json(path) for path in sorted(out.glob("*_manifest.json"))]
+    keys = ("case", "source", "method", "named_by", "ml", "trained_on_this_case", "seconds", "peak_memory_mb")
+    return {
+        "scans": str(scans.resolve()),
+        "run": str(record.folder.resolve()),
+        "cases": [{key: manifest[key] for key in keys} for manifest in manifests],
+        "failed": dict(failed),
+    }

@@ -1,0 +1,128 @@
+"""This file scores a result folder against references, beside rules that everybody can have for free."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from medseg.errors import MedsegError
+from medseg.files import read_json
+from medseg.naming.classes import read_classes
+from medseg.progress import track
+from medseg.review.plots import score_picture
+from medseg.runs import versions
+from medseg.scans.folders import find_references
+from medseg.scans.readers import read_image, read_labels, require_same_grid, spacing_of
+from medseg.scoring.baselines import BASELINES
+from medseg.scoring.overlap import score_labels
+from medseg.scoring.tables import ScoreRow, score_table, write_evaluation_results, write_scores_csv, write_scores_json
+
+_log = logging.getLogger(__name__)
+_REGIONS = ("all", "brain")
+
+
+def score_results(
+    out: Path, references: Path, *, into: Path | None = None, scans: Path | None = None, region: str = "all"
+) -> dict[str, Any]:
+    """Score every case of a result folder that has a reference.
+
+    Args:
+        out: a folder that `medseg reconstruct` wrote.
+        references: folder, datalist, CSV or one label file.
+        into: where `scores.csv`, `scores.json` and `evaluation_results.txt` go; `out` when None.
+        scans: the scans, for the baselines; where the reconstruction read them when None.
+        region: `all` counts everything, also misses outside the brain mask; `brain` counts inside
+            `CASE_region` only.
+
+    Returns:
+        `lines` for the terminal, `aggregates` by method, `failed` cases.
+
+    Raises:
+        MedsegError: nothing to score.
+    """
+    if region not in _REGIONS:
+        raise MedsegError(f"--region must be one of {', '.join(_REGIONS)}, got {region}; choose one")
+    if into is not None and into.exists() and not into.is_dir():
+        raise MedsegError(f"{into} must be a folder or new, got a file; choose another -o")
+    manifests = [read_json(path) for path in sorted(out.glob("*_manifest.json"))] if out.is_dir() else []
+    if not manifests:
+        raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
+    found = find_references(references)
+    pairs = [(manifest, found[manifest["case"]]) for manifest in manifests if manifest["case"] in found]
+    for manifest in manifests:
+        if manifest["case"] not in found:
+            _log.info("%s has no reference in %s and is not scored", manifest["case"], references)
+    if not pairs:
+        some = ", ".join(sorted(found)[:3]) or "no label"
+        raise MedsegError(f"{references} must hold a label of a case in {out}, got {some}; name it like its scan")
+    root = scans or Path(read_json(out / "summary.json")["scans"])
+    rows: list[ScoreRow] = []
+    failed: dict[str, str] = {}
+    for manifest, reference in track(pairs, "scoring"):
+        try:
+            rows += _score_case(manifest, reference, out, root, region)
+        except MedsegError as error:
+            failed[manifest["case"]] = str(error)
+            _log.warning("%s: %s", manifest["case"], error)
+    if not rows:
+        return {"lines": ["no case could be scored"], "failed": failed}
+    into = into or out
+    method = pairs[0][0]["method"]
+    facts = {"versions": versions(), "region": region, "run_hash": manifests[0]["run_hash"]}
+    write_scores_csv(into / "scores.csv", rows)
+    write_scores_json(into / "scores.json", rows, facts=facts)
+    write_evaluation_results(into / "evaluation_results.txt", rows, dataset=out.resolve().name, method=method)
+    score_picture(rows, into / "plots" / "scores.png")
+    aggregates = read_json(into / "scores.json")["aggregates"]
+    lines = [*_as_lines(score_table(rows, title=f"{len(pairs) - len(failed)} cases, region {region}")), f"tables: {into}/scores.csv"]
+    return {"lines": lines, "aggregates": aggregates, "region": region, "failed": failed}
+
+
+def _score_case(manifest: Mapping[str, Any], reference_path: Path, out: Path, scans: Path, region: str) -> Iterator[ScoreRow]:
+    case = manifest["case"]
+    predicted_path = out / f"{case}_seg.nii.gz"
+    reference = read_labels(reference_path)
+    predicted = read_labels(predicted_path)
+    require_same_grid(predicted, reference, f"{case}: label {reference_path}")
+    spacing = spacing_of(reference)
+    looked_at = np.asarray(read_labels(out / f"{case}_region.nii.gz")[0]) > 0
+    inside = looked_at if region == "brain" else None
+    truth = np.asarray(reference[0])
+    names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml")[0]}
+
+    def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
+        scores = score_labels(labels, truth, spacing, region=inside, names=names)
+        return [ScoreRow(case, method, values, naming, structure, region, trained) for structure, values in scores.items()]
+
+    image = _image_of(manifest, scans)
+    if image is not None:
+        for name, baseline in BASELINES.items():
+            yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name, "none", None)
+    naming, trained = manifest["named_by"], manifest["trained_on_this_case"]
+    for path in sorted((out / "comparison").glob(f"{case}_*.nii.gz")):
+        method = path.name.removesuffix(".nii.gz").removeprefix(f"{case}_")
+        if method in manifest.get("compared", ()):
+            yield from rows(np.asarray(read_labels(path)[0]), method, naming, trained)
+    yield from rows(np.asarray(predicted[0]), manifest["method"], naming, trained)
+
+
+def _image_of(manifest: Mapping[str, Any], scans: Path) -> np.ndarray | None:
+    """The grey values for the baselines; without them a line says that their rows are missing."""
+    root = scans if scans.is_dir() else scans.parent
+    path = root / manifest["source"]
+    if not path.is_file():
+        _log.warning("%s: %s is not there, so the baseline rows are left out; name the scans with --scans", manifest["case"], path)
+        return None
+    return np.asarray(read_image(path, frame=manifest.get("frame"))[0])
+
+
+def _as_lines(table: Any) -> list[str]:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip().splitlines()

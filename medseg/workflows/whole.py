@@ -1,0 +1,57 @@
+"""This file does the main job in one go: train, reconstruct, and score where references exist."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.scans.folders import find_cases
+from medseg.workflows.reconstruction import reconstruct_run
+from medseg.workflows.scoring import score_results
+from medseg.workflows.training import train_run
+
+_log = logging.getLogger(__name__)
+
+
+def run_all(
+    config: str,
+    scans: Path,
+    out: Path,
+    *,
+    run: Path | None = None,
+    references: Path | None = None,
+    region: str = "all",
+    overrides: Sequence[str] = (),
+    frame: int | None = None,
+) -> dict[str, Any]:
+    """Train on `scans`, write masks of all of them to `out`, score them against references.
+
+    Args:
+        config: path or shipped name.
+        scans: folder, datalist, CSV or one scan.
+        out: result folder.
+        run: run folder; `out/run` when None.
+        references: labels to score against; None: labels beside the scans, if there are any.
+        region: `all` or `brain`, see `score_results`.
+        overrides: `section.key=value`.
+        frame: which frame of scans that hold several.
+
+    Returns:
+        `lines` for the terminal, and the parts' answers under `train`, `reconstruct` and `score`.
+    """
+    run = run or out / "run"
+    trained = train_run(config, scans, run, overrides=overrides, frame=frame, skip=(out,))
+    reconstructed = reconstruct_run(run, scans, out, compare=True, frame=frame)
+    answer = {"train": trained, "reconstruct": reconstructed, "failed": {**trained["failed"], **reconstructed["failed"]}}
+    lines = trained["lines"] + reconstructed["lines"]
+    if references is None and find_cases(scans, frame=frame, skip=(out, run)).labels:
+        references = scans
+    if references is not None:
+        scored = score_results(out, references, scans=scans, region=region)
+        answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
+        lines += scored["lines"]
+    else:
+        _log.info("no references were found, so there is no score table; look at %s", out / "plots")
+    return answer | {"lines": lines}
