@@ -22,6 +22,8 @@ Plane = Literal["axial", "coronal", "sagittal"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -89,32 +91,49 @@ class Features(Section):
 
 
 class Stego(Section):
-    """Head, loss and clusters; preset numbers live in `medseg/stego/presets.py`."""
+    """Head, loss and clusters, under the names of `StegoSettings`; None takes the preset's value."""
 
     preset: str
     shifts: Literal["auto", "preset"]
+    random_quantile: Share
+    knn_quantile: Share
+    self_quantile: Share
+    random_weight: Weight | None
+    knn_weight: Weight | None
+    self_weight: Weight | None
+    random_shift: float | None
+    knn_shift: float | None
+    self_shift: float | None
     steps: Positive
-    batch: Positive
-    code_dim: Positive
-    projection: Literal["linear", "nonlinear"]
-    dropout: bool
-    clusters: Annotated[int, Field(ge=2)]
+    epochs: Positive | None
+    batch: Positive | None
+    learning_rate: Rate | None
+    probe_learning_rate: Rate | None
+    reset_probe_steps: Positive | None
+    code_dim: Positive | None
+    projection: Literal["linear", "nonlinear", "none"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    clusters: Annotated[int, Field(ge=2)] | None
     extra_clusters: Count
-    cluster_fit: Literal["probe", "kmeans"]
-    feature_samples: Positive
-    negatives: Count
-    neighbours: Positive
+    neighbours: Positive | None
     neighbour_slices: Count
-    salient_points: Share
+    negatives: Count
+    feature_samples: Positive
+    sampling: Literal["maps", "corners", "pixels"]
+    salient_share: Share
+    salient_top: Share
     pointwise: bool
     zero_clamp: bool
     stabilise: bool
-    learning_rate: Annotated[float, Field(gt=0)]
-    probe_learning_rate: Annotated[float, Field(gt=0)]
-    reset_probe_step: Count
-    rec_weight: Annotated[float, Field(ge=0)]
-    aug_alignment_weight: Annotated[float, Field(ge=0)]
-    crf_weight: Annotated[float, Field(ge=0)]
+    rec_weight: Weight
+    aug_alignment_weight: Weight
+    crf_weight: Weight | None
+    cluster_fit: Literal["probe", "kmeans"]
+    cluster_alpha: Rate
+    code_metric: Literal["cosine", "euclidean"]
+    feature_metric: Literal["cosine", "euclidean"]
+    fit_points: Positive
+    fit_salient_share: Share
 
 
 class Naming(Section):

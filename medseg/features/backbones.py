@@ -1,13 +1,8 @@
-"""This file gives frozen 2-D networks (DINO and other timm models, or a checkpoint file) one face.
+"""This file says what a backbone is and loads slice backbones by name or from a checkpoint file.
 
 Words: a *backbone* maps patches or boxes to features and is never trained; a *slice* backbone sees 2-D
 patches, a *volume* backbone a 3-D box of a prepared scan; the *stride* is the size in pixels of one
-feature cell; the *position table* is what a ViT adds to its tokens to tell where they are; `feat` are
-the layer-normed tokens of the last block, `KK` the keys of its attention, heads concatenated.
-
-References:
-    Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021 (DINO).
-    Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences, ICLR 2022.
+feature cell; a *plain ViT* is one as published with DINO.
 """
 
 from __future__ import annotations
@@ -17,30 +12,27 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import timm
 import torch
-import torch.nn.functional as F
 from huggingface_hub import constants, get_session, try_to_load_from_cache
 from jaxtyping import Float
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError
-from medseg.features.checkpoints import hash_weights, read_weights, strip_prefix
+from medseg.features.checkpoints import read_weights, strip_prefix
+from medseg.features.frozen import FeatureName, FrozenBackbone, FrozenMaps, FrozenViT, is_plain_vit
 
-FeatureName = Literal["feat", "KK"]
 Box = tuple[slice, slice, slice]
 
-_FINEST_USEFUL_STRIDE = 16  # a CNN's default stage: the deepest that still has cells of 16 pixels
 _HEAD_WIDTH = 64  # of every published ViT but those of MoCo v3
 _MOCO_V3_SMALL_HEADS = 12
 # Parts of checkpoints that stand behind the features: classifiers, projection heads, DINO's and MoCo's.
 _BEHIND_FEATURES = re.compile(r"^(head|fc|fc_norm|head_dist|classifier|predictor|projector|prototypes|mask_token)\b")
-_RESNETS = {
+_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -138,9 +130,9 @@ def load_slice_backbone(
         model = _pretrained(model_name)
     else:
         model = _random(model_name)
-    if feature == "KK" and not _is_plain_vit(model):
+    if feature == "KK" and not is_plain_vit(model):
         raise MedsegError(f"features.feature must be feat for {name}, got KK; only a plain ViT has such keys")
-    if _is_plain_vit(model):
+    if is_plain_vit(model):
         return FrozenViT(model, name, feature)
     if stage and not (stage.isdigit() and int(stage) < len(model.feature_info)):
         raise MedsegError(
@@ -149,133 +141,13 @@ def load_slice_backbone(
     return FrozenMaps(model, name, int(stage) if stage else None)
 
 
-class FrozenBackbone(nn.Module):
-    """What frozen networks share: input of any size, own normalisation, no gradient, always eval."""
-
-    def __init__(self, model: nn.Module, name: str, *, dim: int, stride: int, settings: tuple[object, ...]) -> None:
-        super().__init__()
-        self.model = model.requires_grad_(False).eval()
-        super().train(False)
-        self.name, self.dim, self.stride = name, dim, stride
-        self.fingerprint = hash_weights(model.state_dict(), name, *settings)
-        constants_of_model = getattr(model, "pretrained_cfg", None) or {}
-        self._mean = tuple(constants_of_model.get("mean", IMAGENET_DEFAULT_MEAN))
-        self._std = tuple(constants_of_model.get("std", IMAGENET_DEFAULT_STD))
-
-    def train(self, mode: bool = True) -> FrozenBackbone:
-        """Stay in eval mode: frozen features must not depend on batch mates or chance."""
-        return self
-
-    @torch.no_grad()
-    def forward(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
-        """Features of ImageNet-normalised patches.
-
-        A height or width that is no multiple of the stride is resized (bilinear) to the nearest one.
-        Padding instead would let the feature grid stick out over the patch, and features would be
-        pasted back up to one cell off.
-        """
-        return self._features(_fit_to_stride(self._as_trained(patches), self.stride))
-
-    def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
-        raise NotImplementedError
-
-    def _as_trained(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """From ImageNet's normalisation to the one the network was trained with."""
-        if (self._mean, self._std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
-            return patches
-        to, by, mean, std = (
-            patches.new_tensor(c).view(1, 3, 1, 1)
-            for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, self._mean, self._std)
-        )
-        return (patches * by + to - mean) / std
-
-
-class FrozenViT(FrozenBackbone):
-    """A plain ViT with DINO's own interpolation of the position table (timm's differs by its antialiasing)."""
-
-    model: VisionTransformer
-
-    def __init__(self, model: VisionTransformer, name: str, feature: FeatureName = "feat") -> None:
-        heads = model.blocks[0].attn.num_heads
-        stride = model.patch_embed.patch_size[0]
-        super().__init__(model, name, dim=model.embed_dim, stride=stride, settings=(feature, heads))
-        self.feature = feature
-
-    def tokens(self, images: Float[Tensor, "b 3 h w"], blocks: int | None = None) -> Float[Tensor, "b n d"]:
-        """Layer-normed tokens (CLS and registers first) after `blocks` blocks, by default after all."""
-        return self.model.norm(self._raw_tokens(images, len(self.model.blocks) if blocks is None else blocks))
-
-    def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
-        if self.feature == "feat":
-            tokens = self.tokens(images)
-        else:
-            last = self.model.blocks[-1]
-            before = last.norm1(self._raw_tokens(images, len(self.model.blocks) - 1))
-            # qkv channels are ordered (query | key | value) x head x channel: the middle third are
-            # the keys, heads concatenated, however many heads there are.
-            tokens = last.attn.qkv(before)[..., self.dim : 2 * self.dim]
-        hf, wf = (size // self.stride for size in images.shape[-2:])
-        return tokens[:, self.model.num_prefix_tokens :].transpose(1, 2).reshape(-1, self.dim, hf, wf)
-
-    def _raw_tokens(self, images: Float[Tensor, "b 3 h w"], blocks: int) -> Float[Tensor, "b n d"]:
-        vit = self.model
-        patches = vit.patch_embed.proj(images)
-        tokens = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
-        prefix = [t.expand(len(tokens), -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
-        table = position_table(vit.pos_embed, patches.shape[-2], patches.shape[-1], vit.num_prefix_tokens)
-        tokens = vit.norm_pre(torch.cat([*prefix, tokens], dim=1) + table)
-        for block in vit.blocks[:blocks]:
-            tokens = block(tokens)
-        return tokens
-
-
-class FrozenMaps(FrozenBackbone):
-    """Feature maps of any other timm model (CNNs, ViTs of other kinds) at one of its stages."""
-
-    def __init__(self, model: Any, name: str, stage: int | None = None) -> None:
-        strides = [_largest(info["reduction"]) for info in model.feature_info]
-        fine_enough = [i for i, stride in enumerate(strides) if stride <= _FINEST_USEFUL_STRIDE]
-        self.stage = stage if stage is not None else (fine_enough or [len(strides) - 1])[-1]
-        dim = model.feature_info[self.stage]["num_chs"]
-        super().__init__(model, name, dim=dim, stride=strides[self.stage], settings=(self.stage,))
-
-    @torch.no_grad()
-    def maps(self, images: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of several stages at once, for a feature pyramid."""
-        model: Any = self.model
-        return model.forward_intermediates(
-            images, indices=list(stages), norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
-        )
-
-    def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
-        return self.maps(images, (self.stage,))[0]
-
-
-def position_table(table: Float[Tensor, "1 n d"], hf: int, wf: int, prefix_tokens: int = 1) -> Float[Tensor, "1 m d"]:
-    """DINO's position table for a grid of hf x wf tokens.
-
-    Bicubic with the *scale factors* (hf + .1) / side and (wf + .1) / side passed on, as published:
-    sampling positions then follow the factor, not the output size, which shifts the table slightly.
-
-    Raises:
-        MedsegError: the table's own grid is not square.
-    """
-    prefix, grid = table[:, :prefix_tokens], table[:, prefix_tokens:]
-    side = math.isqrt(grid.shape[1])
-    if side * side != grid.shape[1]:
-        raise MedsegError(
-            f"position table must be of a square grid, got {grid.shape[1]} positions; choose another checkpoint"
-        )
-    if (hf, wf) == (side, side):
-        return table
-    square = grid.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    factors = ((hf + 0.1) / side, (wf + 0.1) / side)
-    resized = F.interpolate(square, scale_factor=factors, mode="bicubic")
-    return torch.cat([prefix, resized.flatten(2).transpose(1, 2)], dim=1)
-
-
-def vit_from_weights(weights: Mapping[str, Tensor], heads: int) -> VisionTransformer:
+def vit_from_weights(weights: Mapping[str, Tensor], heads: int, source: str = "weights") -> VisionTransformer:
     """Build timm's ViT with width, depth, patch size, MLP and table read off the tensors, and load them.
+
+    Args:
+        weights: By published DINO, DINOv2 or MoCo v3 name, without prefix.
+        heads: Number of attention heads, which no tensor tells.
+        source: What an error names, usually the file.
 
     Raises:
         MedsegError: tensors that such a ViT has not, or lacks.
@@ -304,7 +176,7 @@ def vit_from_weights(weights: Mapping[str, Tensor], heads: int) -> VisionTransfo
             no_embed_class=registers > 0,
             dynamic_img_size=registers > 0,
         )
-    _load(model, weights, "the weights", assign=True)
+    _load(model, weights, source, assign=True)
     return model
 
 
@@ -318,7 +190,8 @@ def _model_from_file(name: str, path: Path) -> Any:
         return model
     if "patch_embed.proj.weight" in weights:
         try:
-            return vit_from_weights(weights, _heads(name, prefix, weights["patch_embed.proj.weight"].shape[0]))
+            heads = _heads(name, prefix, weights["patch_embed.proj.weight"].shape[0])
+            return vit_from_weights(weights, heads, str(path))
         except KeyError as error:
             raise MedsegError(f"{path} must hold a whole ViT, got none of {error}; name its timm model") from error
     if weights:
@@ -352,7 +225,7 @@ def _load(model: Any, weights: Mapping[str, Tensor], source: str, *, assign: boo
     """Put weights into a model; every tensor of the model must be there, and none but heads be left over."""
     needed = model.state_dict()
     present = {name: value for name, value in weights.items() if not _BEHIND_FEATURES.match(name)}
-    if "pos_embed" in needed and "pos_embed" in present and _is_plain_vit(model):
+    if "pos_embed" in needed and "pos_embed" in present and is_plain_vit(model):
         # A table for another image size is no misfit: it is interpolated to each patch anyway.
         needed["pos_embed"] = present["pos_embed"]
         model.pos_embed = nn.Parameter(present["pos_embed"].clone())
@@ -415,25 +288,3 @@ def _pretrained(name: str) -> Any:
             f"or copy the hub cache {constants.HF_HUB_CACHE} from a connected machine, "
             "or use a config that needs no weights, such as tof_mra"
         ) from error
-
-
-def _is_plain_vit(model: Any) -> bool:
-    """Whether this is a ViT as published with DINO: one table that covers CLS and patches."""
-    return (
-        type(model) is VisionTransformer
-        and type(model.patch_embed) is PatchEmbed
-        and model.pos_embed is not None
-        and not model.no_embed_class
-    )
-
-
-def _fit_to_stride(images: Float[Tensor, "b 3 h w"], stride: int) -> Float[Tensor, "b 3 hs ws"]:
-    """Resize to the nearest multiple of the stride, at least one; nothing happens to a multiple."""
-    size = tuple(max(stride, (length + stride // 2) // stride * stride) for length in images.shape[-2:])
-    if size == tuple(images.shape[-2:]):
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-
-
-def _largest(reduction: int | tuple[int, ...]) -> int:
-    return max(reduction) if isinstance(reduction, tuple) else reduction

@@ -10,6 +10,7 @@ while every other class becomes a stub. Any other pickle is refused.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import pickle
 import re
@@ -18,7 +19,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -144,20 +145,16 @@ def hash_weights(weights: Mapping[str, Tensor], *settings: object) -> str:
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 class _Stub:
     """Stands for an object of a class that is not read: it takes everything and does nothing."""
 
-    def __new__(cls, *args: object, **kwargs: object) -> _Stub:
-        return super().__new__(cls)
-
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 
-    def __call__(self, *args: object, **kwargs: object) -> _Stub:
-        return self
+    def __call__(self, *args: object, **kwargs: object) -> None: ...
 
     def __setstate__(self, state: object) -> None: ...
 
@@ -180,23 +177,25 @@ def _parameter_as_tensor(tensor: Tensor, *_: object) -> Tensor:
     return tensor
 
 
+# The only callables a checkpoint can reach, ours or harmless.
+_BUILDERS = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _strided_tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter_as_tensor,
+}
+
+
 class _TensorsOnly(pickle.Unpickler):
     """Unpickles tensors and plain values of one zip checkpoint; no class or function of the file is imported."""
 
-    _BUILDERS = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _strided_tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter_as_tensor,
-    }
-
-    def __init__(self, stream: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, stream: io.BytesIO, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(stream)
         self.stubbed: set[str] = set()
         self._archive, self._root = archive, root
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if builder := self._BUILDERS.get((module, name)):
+        if builder := _BUILDERS.get((module, name)):
             return builder
         if module == "torch" and name in _STORAGE_TYPES:
             return _STORAGE_TYPES[name]
@@ -216,9 +215,8 @@ def _read_with_stubs(path: Path) -> Mapping[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             root = next(name for name in archive.namelist() if name.endswith("data.pkl")).removesuffix("data.pkl")
-            with archive.open(f"{root}data.pkl") as stream:
-                unpickler = _TensorsOnly(stream, archive, root)
-                content = unpickler.load()
+            unpickler = _TensorsOnly(io.BytesIO(_stored(archive, f"{root}data.pkl")), archive, root)
+            content = unpickler.load()
     except Exception as error:  # hostile bytes can end in any error of the unpickler
         raise MedsegError(f"{path} must be a complete checkpoint, got {_one_line(error)}; fetch it again") from error
     # Only a checkpoint whose weights are plain is taken; elsewhere a stub would stand for what was asked.

@@ -161,7 +161,7 @@ def extract_case(
     case_id = str(sample["case_id"])
     if not len(locations):
         raise MedsegError(
-            f"{case_id} must have at least one patch, got none in its region; check its mask, or set patches.empty to keep"
+            f"{case_id} must have at least one patch, got none; check its mask, or set patches.empty to keep"
         )
     place = Path(folder) / key[:16]
     complete = _complete(place, key, locations)
@@ -169,7 +169,12 @@ def extract_case(
         return complete
     try:
         place.mkdir(parents=True, exist_ok=True)
-        writing = {"key": key, "locations": hash_content(locations.tolist()), "batch_size": batch_size, "device": str(device)}
+        writing = {
+            "key": key,
+            "locations": hash_content(locations.tolist()),
+            "batch_size": batch_size,
+            "device": str(device),
+        }
         done = _begun(place, writing)
         _require_space(place, case_id, stored_bytes(len(locations) - done, geometry, backbones))
         _save(place / "locations.npy", locations)
@@ -270,7 +275,11 @@ class _Rows:
         self._path, self._shape, self._done = path, shape, done
 
     def __enter__(self) -> _Rows:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": self._shape}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
+            "fortran_order": False,
+            "shape": self._shape,
+        }
         self._stream: BinaryIO = self._path.open("r+b" if self._done else "wb")
         np.lib.format.write_array_header_1_0(self._stream, header)
         self._stream.truncate(self._stream.tell() + self._done * 2 * int(np.prod(self._shape[1:])))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,11 @@ def feature_shape(geometry: PatchGeometry, backbones: Sequence[Any]) -> tuple[in
 
 
 def batch_ranges(
-    locations: Int[np.ndarray, "n 3"], shape: Sequence[int], geometry: PatchGeometry, backbones: Sequence[Any], batch_size: int
+    locations: Int[np.ndarray, "n 3"],
+    shape: Sequence[int],
+    geometry: PatchGeometry,
+    backbones: Sequence[Any],
+    batch_size: int,
 ) -> list[list[range]]:
     """Which windows (indices into `locations`) come in which batch: a list of batches per slab.
 
@@ -69,7 +74,7 @@ def batch_ranges(
     edges = np.searchsorted(numbers, np.arange(0, slices + thickness, thickness)).tolist()
     return [
         [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)]
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in pairwise(edges)
         if stop > start
     ]
 
@@ -138,9 +143,7 @@ def window_features(
             yield where, features
 
 
-def join_features(
-    blocks: Sequence[Float[torch.Tensor, "b _ _ _"]], side: int
-) -> Float[torch.Tensor, "b d side side"]:
+def join_features(blocks: Sequence[Float[torch.Tensor, "b _ _ _"]], side: int) -> Float[torch.Tensor, "b d side side"]:
     """Concatenate features of several backbones on one grid, each vector of each scaled to norm 1."""
     resized = [
         block
@@ -179,7 +182,7 @@ class _SlabFeatures:
         lengths = plane_shape(sample["image"].shape[1:], geometry.plane)
         self._origin = locations.min(axis=0)
         # A window that sticks out of a small volume is padded when it is cut from the slab.
-        stop = np.minimum(locations.max(axis=0) + (1, geometry.size, geometry.size), lengths)
+        stop = np.minimum(locations.max(axis=0) + np.array([1, geometry.size, geometry.size]), lengths)
         in_plane = [slice(int(first), int(last)) for first, last in zip(self._origin, stop, strict=True)]
         axis = PLANE_AXES[geometry.plane]
         box = (*in_plane[1 : axis + 1], in_plane[0], *in_plane[axis + 1 :])

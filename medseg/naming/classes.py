@@ -1,7 +1,8 @@
 """This file holds the classes of a mask, their clusters, and reads and writes `classes.yaml`.
 
     classes:
-      - {value: 1, name: vessel, colour: "#e6194b", clusters: [3], code: {scheme: SCT, value: "59820001", meaning: "Blood vessel"}}
+      - {value: 1, name: vessel, colour: "#e6194b", clusters: [3], code: {scheme: SCT, value: "59820001",
+         meaning: "Blood vessel"}}
     named_by: rules            # rules | training_labels | clicks | hand | oracle
 
 A person may write one too: without `named_by` it counts as `hand`.
@@ -177,11 +178,12 @@ def class_entry(entry: Mapping[str, Any], *, position: int, where: str) -> Class
 
 def require_distinct(classes: Sequence[ClassEntry], *, where: str) -> None:
     """Raise when two classes share a value, a name or a cluster."""
-    for what, found in (
+    used: tuple[tuple[str, list[Any]], ...] = (
         ("value", [entry.value for entry in classes]),
         ("name", [entry.name for entry in classes]),
         ("cluster", [cluster for entry in classes for cluster in entry.clusters]),
-    ):
+    )
+    for what, found in used:
         twice = [one for one in dict.fromkeys(found) if found.count(one) > 1]
         if twice:
             raise MedsegError(f"{where} must use each {what} once, got {twice[0]!r} twice; change one of them")
@@ -197,7 +199,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def require_keys(content: Any, *, required: Collection[str], optional: Collection[str], where: str) -> None:
-    """Raise when `content` is no mapping, lacks a required key or has an unknown one; the nearest right key is named."""
+    """Raise when `content` is no mapping, lacks a required key or has an unknown one, naming the nearest right one."""
     if not isinstance(content, Mapping):
         raise MedsegError(f"{where} must be a mapping of keys, got {content!r}; write `key: value`")
     allowed = [*required, *optional]

@@ -1,7 +1,7 @@
 """This file matches clusters to labelled classes, and scores such a match.
 
-*Table*: voxels counted by cluster (rows) and class (columns), `[clusters, classes]`, with background as class 0. A cluster
-beyond one-to-one matching is *extra*: its voxels count as errors, they are never dropped.
+*Table*: voxels counted by cluster (rows) and class (columns), `[clusters, classes]`, with background as class 0.
+A cluster beyond one-to-one matching is *extra*: its voxels count as errors, they are never dropped.
 
 References:
     Kuhn, Naval Research Logistics 2, 1955 (one-to-one assignment). Hamilton et al., STEGO, ICLR 2022, section 4.
@@ -123,10 +123,10 @@ def match_table(
 ) -> Naming:
     """Name clusters by a table of counts: column 0 is background, column n the n-th class.
 
-    With no more clusters than columns each class gets one cluster at most (`hungarian`). With more of them, a vote by majority
-    would call everything background where a class is rare, and one cluster a class would throw the others away.
-    Instead a cluster is a candidate for the class that it holds most of, and each class takes its candidates, purest first,
-    as long as its Dice rises; that is the best of all choices among them. The rest is background.
+    With no more clusters than columns each class gets one cluster at most (`hungarian`). With more of them, a vote by
+    majority would call everything background where a class is rare, and one cluster a class would throw the others
+    away. Instead a cluster is a candidate for the class that it holds most of, and each class takes its candidates,
+    purest first, up to the highest Dice; no other choice among them has a higher one. The rest is background.
 
     Returns:
         The naming; a class without a voxel in the table, or that no cluster fits, stays empty.

@@ -1,8 +1,8 @@
 """This file reads naming rules and applies them to cluster cards.
 
-A *rule* describes one class in the terms of the field: conditions on facts of a cluster (`cards.FACTS`), whether several
-clusters may carry the class, and which one to take where only one may. Rules are data: `rules/MODALITY.yaml`. A rule that
-fits no cluster leaves its class empty; the nearest miss is said, and nothing is guessed.
+A *rule* describes one class in the terms of the field: conditions on facts of a cluster (`cards.FACTS`), whether
+several clusters may carry the class, and which one to take where only one may. Rules are data: `rules/MODALITY.yaml`.
+A rule that fits no cluster leaves its class empty; the nearest miss is said, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def _why_none(free: Sequence[ClusterCard], rule: Rule) -> str:
     if not free:
         return f"no cluster is {rule.entry.name}: none is left"
     nearest = min(free, key=lambda card: len(_misses(card, rule)))
-    return f"no cluster is {rule.entry.name}, its mask stays empty: nearest is cluster {nearest.cluster}, but {', '.join(_misses(nearest, rule))}"
+    misses = ", ".join(_misses(nearest, rule))
+    return f"no cluster is {rule.entry.name}, its mask stays empty: nearest is cluster {nearest.cluster}, but {misses}"
 
 
 def _words(fact: str) -> str:

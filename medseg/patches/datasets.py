@@ -7,7 +7,7 @@ that are drawn in the training process, so neither the number of workers nor a r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from medseg.errors import MedsegError
 
 
+@runtime_checkable
 class PatchStore(Protocol):
     """Patches of one case with their frozen features, as the feature store gives them."""
 
@@ -43,6 +44,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
 
     Attributes:
         store_index, patch_index: for each patch the case's place in `stores` and the patch's place in that case.
+        feature_dim, grid: channels of the features, rows and columns of their maps.
         classes: one more than the largest reference label; 0 without any label.
 
     Raises:
@@ -60,6 +62,8 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             )
         self.store_index = np.repeat(np.arange(len(counts)), counts)
         self.patch_index = np.concatenate([np.arange(count) for count in counts])
+        shape = self.stores[self.store_index[0]].features(0).shape
+        self.feature_dim, self.grid = int(shape[0]), (int(shape[1]), int(shape[2]))
         self.classes = max((int(labels.max()) + 1 for labels in self.reference if labels is not None), default=0)
 
     def __len__(self) -> int:
@@ -72,7 +76,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         item = {
             "features": features,
             "image": _tensor(store.image(patch)),
-            "salience": largest_in_cell(_tensor(store.salience(patch)), (features.shape[1], features.shape[2])),
+            "salience": largest_in_cell(_tensor(store.salience(patch)), self.grid),
             "index": torch.tensor(index),
         }
         if self.classes:
@@ -83,6 +87,11 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
                 else torch.from_numpy(np.asarray(labels[patch], dtype=np.int64))
             )
         return item
+
+    def salience(self, index: int) -> Tensor:
+        """Salience `hf wf` of patch `index` alone, without reading its features."""
+        store = self.stores[self.store_index[index]]
+        return largest_in_cell(_tensor(store.salience(int(self.patch_index[index]))), self.grid)
 
 
 class PairedPatches(Dataset[dict[str, Tensor]]):
@@ -96,7 +105,9 @@ class PairedPatches(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, pair: tuple[int, int]) -> dict[str, Tensor]:
         positive = self.patches[pair[1]]
-        return self.patches[pair[0]] | {f"positive_{name}": positive[name] for name in ("features", "image", "salience")}
+        return self.patches[pair[0]] | {
+            f"positive_{name}": positive[name] for name in ("features", "image", "salience")
+        }
 
 
 class PairOrder(Sampler[list[tuple[int, int]]]):

@@ -1,7 +1,7 @@
 """This file finds for each patch its most similar patches, other patients first.
 
-Similarity is the cosine of the patches' mean features. The patches of neighbouring slices of one scan look alike without
-teaching anything, so they are partners only where nothing else is left.
+Similarity is the cosine of the patches' mean features. The patches of neighbouring slices of one scan look alike
+without teaching anything, so they are partners only where nothing else is left.
 """
 
 from __future__ import annotations

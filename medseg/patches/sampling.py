@@ -103,12 +103,10 @@ def _require_valid(
     if scheme not in SCHEMES:
         raise MedsegError(f"patches.scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}; choose one of them")
     if not 0 < scheme_fraction <= 1:
-        raise MedsegError(
-            f"patches.scheme_fraction must be in (0, 1], got {scheme_fraction}; write 5 percent as .05"
-        )
+        raise MedsegError(f"patches.scheme_fraction must be in (0, 1], got {scheme_fraction}; write 5 percent as .05")
     if scheme == "all" and scheme_fraction != 1:
         raise MedsegError(
-            f"patches.scheme_fraction must be 1 with patches.scheme all, got {scheme_fraction}; use R for a random share"
+            f"patches.scheme_fraction must be 1 with patches.scheme all, got {scheme_fraction}; use R for a share"
         )
     if empty not in ("drop", "keep") and (isinstance(empty, str) or not 0 <= empty <= 1):
         raise MedsegError(f"patches.empty must be drop, keep or a share in [0, 1], got {empty!r}; keep is the default")
@@ -209,8 +207,8 @@ def pick(
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     picked = []
     for group, count in zip(members, _shares([len(group) for group in members], wanted), strict=True):
-        chosen = rng.permutation(len(group))[:count] if scheme == "C" else farthest_points(
-            points[scheme][group], count, rng
+        chosen = (
+            rng.permutation(len(group))[:count] if scheme == "C" else farthest_points(points[scheme][group], count, rng)
         )
         picked.append(group[chosen])
     return np.concatenate(picked)
@@ -245,9 +243,7 @@ def farthest_points(
     return np.array(picked)
 
 
-def kmeans_strata(
-    latent: Float[np.ndarray, "n m"], count: int, rng: np.random.Generator
-) -> Int[np.ndarray, " n"]:
+def kmeans_strata(latent: Float[np.ndarray, "n m"], count: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
     """Group points by Lloyd's k-means, started at farthest points; a group that runs empty keeps its centre."""
     count = min(count, len(latent))
     centres = latent[farthest_points(latent, count, rng)]

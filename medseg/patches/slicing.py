@@ -111,7 +111,7 @@ def grid_locations(
     if region is None:
         touched = np.ones((slices, len(rows), len(columns)), dtype=bool)
     else:
-        inside = slices_first(np.asarray(region) != 0, geometry.plane)
+        inside = np.ascontiguousarray(slices_first(np.asarray(region) != 0, geometry.plane))
         touched = _any_in_windows(_any_in_windows(inside, rows, geometry.size, 1), columns, geometry.size, 2)
     number, row, column = np.nonzero(touched)
     return np.stack([number, rows[row], columns[column]], axis=1)
@@ -119,7 +119,7 @@ def grid_locations(
 
 def _any_in_windows(
     inside: Bool[np.ndarray, "a b c"], starts: Int[np.ndarray, " n"], size: int, axis: int
-) -> Bool[np.ndarray, "..."]:
+) -> Bool[np.ndarray, "a2 b2 c2"]:
     """Replace an axis by its windows: whether anything of the window is inside."""
     return np.stack([inside.take(range(s, min(s + size, inside.shape[axis])), axis).any(axis) for s in starts], axis)
 
@@ -129,9 +129,7 @@ def cut(volume: Shaped[Volume, "c i j k"], location: Any, geometry: PatchGeometr
     return cut_all(volume, [location], geometry)[0]
 
 
-def cut_all(
-    volume: Shaped[Volume, "c i j k"], locations: Any, geometry: PatchGeometry
-) -> Shaped[Volume, "b c2 h w"]:
+def cut_all(volume: Shaped[Volume, "c i j k"], locations: Any, geometry: PatchGeometry) -> Shaped[Volume, "b c2 h w"]:
     """Cut the patches at the locations.
 
     A volume smaller than a window is padded with its edge voxels. With n neighbours each channel
@@ -147,11 +145,10 @@ def cut_all(
     Returns:
         A copy of the kind given, `h = w = geometry.pixels`.
     """
-    view = slices_first(_plain(volume), geometry.plane)
-    windows = [_window(view, *(int(start) for start in location), geometry) for location in locations]
-    if isinstance(view, np.ndarray):
-        patches = np.stack(windows)
-        return magnified(torch.from_numpy(patches), geometry.magnification).numpy()
+    view: Any = slices_first(_plain(volume), geometry.plane)
+    windows = [_window(view, number, row, column, geometry) for number, row, column in np.asarray(locations).tolist()]
+    if isinstance(volume, np.ndarray):
+        return magnified(torch.from_numpy(np.stack(windows)), geometry.magnification).numpy()
     return magnified(torch.stack(windows), geometry.magnification)
 
 

@@ -1,8 +1,8 @@
 """This file grows artery trees: a circle of Willis that is fed from below and branches outwards.
 
-Words: a *branch* is an unbranched piece of tube, a centre line (mm, the ring at the origin; x to the right, y to the front,
-z up) with a radius at each point. At a *junction* branches end and others start. Murray's law holds at every junction: the
-cubes of the radii that arrive sum to the cubes of those that leave.
+Words: a *branch* is an unbranched piece of tube, a centre line (mm, the ring at the origin; x to the right, y to the
+front, z up) with a radius at each point. At a *junction* branches end and others start. Murray's law holds at every
+junction: the cubes of the radii that arrive sum to the cubes of those that leave.
 
 References:
     C. D. Murray, The physiological principle of minimum work, PNAS 1926: flow, and so the radius cubed, is conserved.

@@ -1,7 +1,7 @@
 """This file draws tubes into a volume with partial volume: each voxel knows which part of it a tube fills.
 
-Words: *coverage* is the share of a voxel inside the tubes, *flow* the same weighted with the speed profile across the tube.
-Positions are in mm with voxel (0, 0, 0) centred at `origin_mm` and the grid along the axes of the tree.
+Words: *coverage* is the share of a voxel inside the tubes, *flow* the same weighted with the speed profile across the
+tube. Positions are in mm with voxel (0, 0, 0) centred at `origin_mm` and the grid along the axes of the tree.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Its words: the *tissue level* is the grey value of ordinary brain; the *head's surface* is where air begins; *depth* is
 the distance (mm) below that surface; a *stripped* image has one exact value where the skull and the air were; *coarse*
 arrays are block means of about 2 mm, where all morphology is done. Images are float32 `i j k` on axes that point to
-R, A, S, background near 0; `spacing` is the voxel size in mm along i, j, k. The end faces of a volume are no surface: a TOF slab
-cuts the head open above and below.
+R, A, S, background near 0; `spacing` is the voxel size in mm along i, j, k. The end faces of a volume are no surface:
+a TOF slab cuts the head open above and below.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STATISTICS_VOXELS = 1 << 23
 """Voxels above which percentiles are taken over every n-th voxel, to keep memory flat."""
 
 CONSTANT_SHARE = 0.15
-"""Share of one exact value that makes it a background: noise spreads even the air of an untouched scan over many values."""
+"""Share of one exact value that makes it a background: noise spreads the air of an untouched scan over many values."""
 SKULL_DEPTH_MM = (4.0, 18.0)
 """Where bone lies below the surface: scalp and bone are each 3-8 mm thick."""
 SKULL_DARKNESS = 0.7
@@ -106,8 +106,8 @@ def constant_background(image: Float[np.ndarray, "i j k"]) -> float | None:
 def is_stripped(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> bool:
     """Say whether everything but the brain was already blanked.
 
-    A constant background alone proves nothing, because some scanners blank the air: below the surface of a head, unlike that of
-    a stripped brain, comes bright scalp, then dark bone, then the brain.
+    A constant background alone proves nothing, because some scanners blank the air: below the surface of a head,
+    unlike that of a stripped brain, comes bright scalp, then dark bone, then the brain.
     """
     background = constant_background(image)
     if background is None:
@@ -131,8 +131,8 @@ def is_stripped(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> bool:
 def n4(image: Float[np.ndarray, "i j k"], spacing: Spacing, shrink: int = 4) -> Float[np.ndarray, "i j k"]:
     """Divide by the slow gain of the coils, estimated on an image shrunk by `shrink` per axis.
 
-    The gain is a spline with knots centimetres apart, so it is evaluated on the shrunk grid and interpolated linearly to the
-    full one without loss. Its mean over the foreground is 1.
+    The gain is a spline with knots centimetres apart, so it is evaluated on the shrunk grid and interpolated linearly
+    to the full one without loss. Its geometric mean over the foreground is 1.
 
     Args:
         image: background near 0.
@@ -145,9 +145,10 @@ def n4(image: Float[np.ndarray, "i j k"], spacing: Spacing, shrink: int = 4) -> 
     References:
         Tustison et al., "N4ITK: improved N3 bias correction", IEEE TMI 2010.
     """
-    factors = [max(1, min(shrink, length // 8)) for length in image.shape]
+    factors = [max(1, min(shrink, length // 16)) for length in image.shape]
     coarse = _shrink(image, factors)
-    foreground = coarse > _air_threshold(coarse)
+    # Blocks that are partly air would look like shading.
+    foreground = ndimage.binary_erosion(coarse > _air_threshold(coarse), border_value=1)
     if not foreground.any():
         raise MedsegError("the image must have a foreground for N4, got none; set prepare.n4=false")
     scan = SimpleITK.GetImageFromArray(coarse.T)
@@ -167,8 +168,8 @@ def n4(image: Float[np.ndarray, "i j k"], spacing: Spacing, shrink: int = 4) -> 
 def builtin_brain_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> Bool[np.ndarray, "i j k"]:
     """Find the brain with its arteries, the circle of Willis and the carotid siphon included, by morphology.
 
-    Tissue deep below the head's surface is cut from neck and skin by an opening, its cisterns are closed, and arteries that
-    enter it from below are followed a little way. All on 2 mm blocks, then interpolated to the image's grid.
+    Tissue deep below the head's surface is cut from neck and skin by an opening, its cisterns are closed, and arteries
+    that enter it are followed outwards a little way. All on 2 mm blocks, then interpolated to the image's grid.
 
     Returns:
         The mask; all False, with a log line that says why, where no brain can be told from its surroundings, as
@@ -248,11 +249,11 @@ def deepbet_brain_mask(
             "run pip install 'medseg[brain]' or set prepare.brain_mask=builtin"
         ) from error
     with tempfile.TemporaryDirectory() as folder:
-        scan, brain, mask = (Path(folder) / f"{name}.nii.gz" for name in ("scan", "brain", "mask"))
+        scan, brain, mask, volume = (Path(folder) / name for name in ("scan.nii", "brain.nii", "mask.nii", "tiv.csv"))
         nib.save(nib.Nifti1Image(image, affine), scan)
         try:
-            run_bet([str(scan)], [str(brain)], [str(mask)], no_gpu=not torch.cuda.is_available())
-            found = np.asanyarray(nib.load(mask).dataobj) > 0
+            run_bet([str(scan)], [str(brain)], [str(mask)], [str(volume)], no_gpu=not torch.cuda.is_available())
+            found = nib.Nifti1Image.from_filename(mask).get_fdata(dtype=np.float32) > 0
         except Exception as error:  # a network from outside may fail in any way
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MedsegError(f"deepbet must find a brain, got {reason}; set prepare.brain_mask=builtin") from error
@@ -275,7 +276,9 @@ def _coarsening(spacing: Spacing) -> tuple[list[int], list[float]]:
 def _shrink(image: np.ndarray, factors: Sequence[int]) -> Coarse:
     """Block means; a last block that is not full is filled up with its edge."""
     if any(length % factor for length, factor in zip(image.shape, factors, strict=True)):
-        image = np.pad(image, [(0, -length % factor) for length, factor in zip(image.shape, factors, strict=True)], "edge")
+        image = np.pad(
+            image, [(0, -length % factor) for length, factor in zip(image.shape, factors, strict=True)], "edge"
+        )
     blocks = [part for length, factor in zip(image.shape, factors, strict=True) for part in (length // factor, factor)]
     return image.reshape(blocks).mean(axis=(1, 3, 5), dtype=np.float32)
 
@@ -300,7 +303,11 @@ def _dilate(mask: Coarse, radius_mm: float, spacing: Spacing) -> Coarse:
 
 
 def _close(mask: Coarse, radius_mm: float, spacing: Spacing) -> Coarse:
-    return _depth(_dilate(mask, radius_mm, spacing), spacing) > radius_mm
+    """Close gaps up to twice the radius, as if the end slices went on beyond the volume."""
+    margins = [int(np.ceil(radius_mm / size)) for size in spacing]
+    padded = np.pad(mask, [(margin, margin) for margin in margins], "edge")
+    closed = _depth(_dilate(padded, radius_mm, spacing), spacing) > radius_mm
+    return closed[tuple(slice(margin, -margin) for margin in margins)]
 
 
 def _largest(mask: Coarse) -> Coarse:

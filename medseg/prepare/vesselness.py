@@ -79,7 +79,10 @@ BLOCK_PERCENTILE = 95.0
 CONTRAHARMONIC_POWER = 4
 """k of sum(x^(k+1)) / sum(x^k): high enough that the mean lies on the vessels, whatever their share of the volume."""
 NOISE_FLOOR_MADS = 25.0
-"""The scale is at least this many robust sd (1.4826 MAD) of the positive Q: below it there is only noise."""
+"""The scale is at least this many robust sd (1.4826 MAD) of the positive Q, so that noise never reaches the core."""
+ALARM_MADS = 12.0
+"""Robust sd of the positive Q below which a scale is noise: pure noise of any grain reaches 4, arteries at a contrast of
+five noise sd reach 12-20, so the alarm does not wait until the floor of 25 lets the scale go."""
 STATISTICS_VOXELS = 1 << 23
 """Voxels above which medians are taken over every n-th voxel, to keep memory flat; the error is below a thousandth."""
 SCRATCH_VOXELS = 1 << 26
@@ -328,24 +331,27 @@ def flux_maps(j: Float[np.ndarray, "i j k"], region: Bool[np.ndarray, "i j k"], 
         flux = np.where(region[s], salience[s], 0)
         tubularity[s] = flux / np.maximum(contrast[s], TUBULARITY_CONTRAST_FLOOR)
         salience[s] = np.sqrt(contrast[s] * flux)
-    scale, floor = _flux_scale(salience, region, spacing)
+    noise = _noise_sd(salience, region)
+    own_scale = _own_scale(salience, region, spacing)
+    scale = max(own_scale, NOISE_FLOOR_MADS * noise)
     if scale > 0:
         for s in _slabs(j.shape):
             salience[s] /= scale
     maps = FluxMaps(salience, tubularity, contrast, scale, _contraharmonic_mean(contrast, region), None)
-    return replace(maps, alarm=_alarm(maps, region, spacing, at_floor=scale <= floor))
+    return replace(maps, alarm=_alarm(maps, region, spacing, own_scale <= ALARM_MADS * noise))
 
 
-def _flux_scale(salience: np.ndarray, region: np.ndarray, spacing: Spacing) -> tuple[float, float]:
-    """Scale of Q and the noise floor that it never falls below (tissue medians)."""
+def _noise_sd(salience: np.ndarray, region: np.ndarray) -> float:
+    """Robust sd of the positive Q, which is noise nearly everywhere."""
     positive = _sample(salience, region)
     positive = positive[positive > 0]
-    if not positive.size:
-        return 0.0, 0.0
-    floor = NOISE_FLOOR_MADS * 1.4826 * float(np.median(np.abs(positive - np.median(positive))))
+    return 1.4826 * float(np.median(np.abs(positive - np.median(positive)))) if positive.size else 0.0
+
+
+def _own_scale(salience: np.ndarray, region: np.ndarray, spacing: Spacing) -> float:
+    """The Q of this volume's large vessels: from blocks, so that one very bright object does not set it."""
     means = _block_means(salience, region, spacing)
-    scale = float(np.percentile(means, BLOCK_PERCENTILE)) if means.size else _contraharmonic_mean(salience, region)
-    return max(scale, floor), floor
+    return float(np.percentile(means, BLOCK_PERCENTILE)) if means.size else _contraharmonic_mean(salience, region)
 
 
 def _contraharmonic_mean(values: np.ndarray, region: np.ndarray) -> float:
@@ -378,9 +384,9 @@ def _block_means(values: np.ndarray, region: np.ndarray, spacing: Spacing) -> np
     return np.concatenate(means)
 
 
-def _alarm(maps: FluxMaps, region: np.ndarray, spacing: Spacing, *, at_floor: bool) -> str | None:
+def _alarm(maps: FluxMaps, region: np.ndarray, spacing: Spacing, only_noise: bool) -> str | None:
     """Say in words why the volume seems to hold no vessels."""
-    if at_floor:
+    if only_noise:
         return "no vessels found: nothing stands out from the noise"
     share = flux_core(maps.salience, maps.tubularity, spacing).sum() / max(1, int(region.sum()))
     if not CORE_SHARE_MIN <= share <= CORE_SHARE_MAX:

@@ -2,7 +2,7 @@
 
 Each window's values are weighted with a Gaussian around its centre, and a voxel gets the weighted
 mean of the windows that cover it. Windows of a plane touch one slice each, so when they come
-ordered by slice only a *slab* of a few slices is under way at a time; finished slabs are written
+ordered by slice only a *slab* of a few slices is under way at a time; finished slabs are added
 to the output, which may be a memory map.
 """
 
@@ -42,8 +42,9 @@ class Blender:
         shape: of the volume, in voxels `(i, j, k)`.
         geometry: the windows' plane and size.
         channels: of the values.
-        out: the array to fill, of shape `(channels, i, j, k)`, zero where no window comes;
-            a new float32 array where None.
+        out: the array to add the blended values to, of shape `(channels, i, j, k)`, so that several
+            planes can share one; a new float32 array of zeros where None.
+        share: factor of the blended values; a third where three planes are averaged.
 
     Example:
         >>> geometry = PatchGeometry("axial", size=4)
@@ -54,7 +55,13 @@ class Blender:
     """
 
     def __init__(
-        self, shape: Sequence[int], geometry: PatchGeometry, channels: int, *, out: np.ndarray | None = None
+        self,
+        shape: Sequence[int],
+        geometry: PatchGeometry,
+        channels: int,
+        *,
+        out: np.ndarray | None = None,
+        share: float = 1.0,
     ) -> None:
         self._out = np.zeros((channels, *shape), dtype=np.float32) if out is None else out
         if self._out.shape != (channels, *shape):
@@ -62,6 +69,7 @@ class Blender:
         self._slices_first = slices_first(self._out, geometry.plane)
         slices, height, width = plane_shape(shape, geometry.plane)
         self._size = geometry.size
+        self._share = share
         self._gaussian = torch.from_numpy(gaussian_weights(geometry.size))
         self._sums = np.zeros((channels, min(_SLAB_SLICES, slices), height, width), dtype=np.float32)
         self._weights = np.zeros(self._sums.shape[1:], dtype=np.float32)
@@ -92,7 +100,7 @@ class Blender:
             self._weights[depth, row : row + rows, column : column + columns] += gaussian[:rows, :columns]
 
     def result(self) -> Float[np.ndarray, "c i j k"]:
-        """The blended volume, 0 where no window came; it is the `out` that was given."""
+        """The blended volume, nothing added where no window came; it is the `out` that was given."""
         self._write()
         return self._out
 
@@ -110,7 +118,8 @@ class Blender:
         start = self._slab * _SLAB_SLICES
         target = self._slices_first[:, start : start + _SLAB_SLICES]
         # A voxel without a window has the sum 0, so any divisor leaves it 0.
-        target[:] = (self._sums / np.where(self._weights > 0, self._weights, 1))[:, : target.shape[1]]
+        blended = self._sums / np.where(self._weights > 0, self._weights, 1)
+        target += self._share * blended[:, : target.shape[1]]
         self._is_open = False
 
 

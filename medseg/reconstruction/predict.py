@@ -19,7 +19,7 @@ from medseg.features.windows import window_features
 from medseg.patches.slicing import PatchGeometry, grid_locations
 from medseg.progress import track
 from medseg.reconstruction.blend import Blender
-from medseg.stego.clustering import Clusterer
+from medseg.stego.model import Clusterer
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Grid:
                 f"{self.name} must have finite voxel sizes above 0 mm, got {_numbers(spacing)}; mend its header"
             )
         if abs(np.linalg.det(self.affine[:3, :3] / spacing)) < _LEAST_INDEPENDENCE:
-            raise MedsegError(f"{self.name} must have three different voxel axes, got a singular affine; mend its header")
+            raise MedsegError(f"{self.name} must have three different voxel axes, got a singular affine; mend it")
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ SimpleITK asks for memory. SimpleITK's positions are LPS+; they leave this file 
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import SimpleITK
 
 _HEADER_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 22
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
 _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 8, "ULONG": 8}
@@ -44,12 +46,14 @@ class ItkHeader:
         shape: every spatial or time dimension, without channels.
         channels: values of one voxel.
         is_colour: whether the channels are the bytes of a colour.
+        is_float: whether values are stored as floating-point numbers.
     """
 
     grid: Grid
     shape: tuple[int, ...]
     channels: int
     is_colour: bool
+    is_float: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class _Claim:
 
     shape: tuple[int, ...]
     itemsize: int
-    data: Path | None  # none: spread over several files
+    data: Path | None  # none: spread over several files, or of a size that says nothing
     offset: int
     compressed: bool
     stored: int | None  # bytes of the compressed voxels, where the header says
@@ -75,7 +79,7 @@ def read_header(path: Path) -> ItkHeader:
     Raises:
         MedsegError: the header is not valid, or claims more than the file or the machine can hold.
     """
-    _require_plausible(path)
+    _require_plausible(path, _read_claim(path))
     reader = _reader(path)
     try:
         reader.ReadImageInformation()
@@ -85,26 +89,27 @@ def read_header(path: Path) -> ItkHeader:
     if dimension < 2:
         raise MedsegError(f"{path} must have two dimensions or more, got {dimension}; export it again")
     channels = reader.GetNumberOfComponents()
-    pixel = reader.GetPixelIDValue()
-    is_colour = channels in (3, 4) and "8-bit unsigned" in _pixel_name(pixel)
-    return ItkHeader(_grid(path, reader, dimension), shape, channels, is_colour)
+    pixel = _pixel_name(reader)
+    is_colour = channels in (3, 4) and "8-bit unsigned" in pixel
+    return ItkHeader(_grid(path, reader, dimension), shape, channels, is_colour, "float" in pixel)
 
 
 def read_voxels(path: Path, header: ItkHeader, frame: int) -> Num[np.ndarray, "i j k"]:
     """The voxels of one frame or channel; `header` is of the same file.
 
     Raises:
-        MedsegError: SimpleITK cannot read the voxels.
+        MedsegError: the voxels are damaged, or SimpleITK cannot read them.
     """
     import SimpleITK
 
+    _require_whole(path, _read_claim(path))
     try:
         image = _reader(path).Execute()
     except RuntimeError as error:
         raise _unreadable(path, error) from error
-    if image.GetPixelID() in (SimpleITK.sitkComplexFloat32, SimpleITK.sitkComplexFloat64):
-        raise MedsegError(f"{path} must hold real numbers, got complex ones; convert it, for example to its magnitude")
     values = SimpleITK.GetArrayFromImage(image)  # axes in reverse order, channels last
+    if values.dtype.kind == "c":
+        raise MedsegError(f"{path} must hold real numbers, got complex ones; convert it, for example to its magnitude")
     if header.channels > 1:
         frame, channel = divmod(frame, header.channels)
         values = values[..., channel]
@@ -121,10 +126,10 @@ def _reader(path: Path) -> SimpleITK.ImageFileReader:
     return reader
 
 
-def _pixel_name(pixel: int) -> str:
+def _pixel_name(reader: SimpleITK.ImageFileReader) -> str:
     import SimpleITK
 
-    return SimpleITK.GetPixelIDValueAsString(pixel)
+    return SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue())
 
 
 def _grid(path: Path, reader: SimpleITK.ImageFileReader, dimension: int) -> Grid:
@@ -137,7 +142,7 @@ def _grid(path: Path, reader: SimpleITK.ImageFileReader, dimension: int) -> Grid
     return Grid(str(path), spatial_shape(tuple(reader.GetSize())), _LPS_TO_RAS @ affine)
 
 
-def _require_plausible(path: Path) -> None:
+def _read_claim(path: Path) -> _Claim:
     try:
         with path.open("rb") as stream:
             block = stream.read(_HEADER_BYTES)
@@ -146,19 +151,39 @@ def _require_plausible(path: Path) -> None:
     if not block:
         raise MedsegError(f"{path} must hold an image, got an empty file; copy it again")
     try:
-        claim = _meta_claim(path, block) if _READERS[path.suffix.lower()] == "MetaImageIO" else _nrrd_claim(path, block)
+        return _meta_claim(path, block) if _READERS[path.suffix.lower()] == "MetaImageIO" else _nrrd_claim(path, block)
     except (KeyError, ValueError, IndexError) as error:
-        kind = _READERS[path.suffix.lower()].removesuffix("ImageIO")
-        raise MedsegError(f"{path} must be a {kind} image, got a header without a valid {error}; export it again") from error
+        kind = "MetaImage" if path.suffix.lower() in (".mha", ".mhd") else "NRRD"
+        raise MedsegError(f"{path} must be a {kind} file, got a header without a valid {error}; export it") from error
+
+
+def _require_plausible(path: Path, claim: _Claim) -> None:
     if claim.data is not None and not claim.data.is_file():
         raise MedsegError(f"{path} must have its voxels in {claim.data.name}, got no such file; copy both files")
-    # Voxels spread over files: SimpleITK finds out what is missing, here only the memory is checked.
+    # Where there is no one file, SimpleITK finds out what is missing; here only the memory is checked.
     stored = math.prod(claim.shape) * claim.itemsize if claim.data is None else claim.data.stat().st_size - claim.offset
     require_plausible_size(path, claim.shape, claim.itemsize, max(stored, 0), compressed=claim.compressed)
     if claim.stored is not None and claim.stored > stored:
         raise MedsegError(
             f"{path} must hold {claim.stored} bytes of compressed voxels, got {stored}; it is cut, copy it again"
         )
+
+
+def _require_whole(path: Path, claim: _Claim) -> None:
+    """Inflate once to nowhere: SimpleITK fills up what cannot be inflated and raises nothing."""
+    if not claim.compressed or claim.data is None:
+        return
+    inflater = zlib.decompressobj(wbits=47)  # zlib or gzip
+    try:
+        with claim.data.open("rb") as stream:
+            stream.seek(claim.offset)
+            while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(_CHUNK_BYTES)):
+                inflater.decompress(chunk, _CHUNK_BYTES)
+        inflater.flush()
+    except (OSError, zlib.error) as error:
+        raise MedsegError(f"{path} must be whole, got {error}; it is damaged, copy it again") from error
+    if not inflater.eof:
+        raise MedsegError(f"{path} must be whole, got compressed voxels without an end; it is cut, copy it again")
 
 
 def _meta_claim(path: Path, block: bytes) -> _Claim:
@@ -201,8 +226,8 @@ def _nrrd_claim(path: Path, block: bytes) -> _Claim:
         data = None
     encoding = fields["encoding"].lower()
     if encoding not in ("raw", "gz", "gzip"):
-        itemsize = 1 if encoding in ("txt", "text", "ascii", "hex") else itemsize  # a digit each at the least
-    return _Claim(shape, itemsize, data, end if data == path else 0, encoding in ("gz", "gzip", "bz2", "bzip2"), None)
+        data = None  # text or bzip2: how much there is cannot be told without reading it
+    return _Claim(shape, itemsize, data, end if data == path else 0, encoding in ("gz", "gzip"), None)
 
 
 def _unreadable(path: Path, error: RuntimeError) -> MedsegError:

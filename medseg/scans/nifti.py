@@ -25,6 +25,7 @@ from medseg.scans.grids import Grid, require_plausible_size
 Header = nibabel.Nifti1Header  # Nifti2Header is a subclass
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_NIFTI_STARTS = (b"\x5c\x01", b"\x1c\x02", b"\0\0")  # 348 or 540 in either byte order
 _HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}  # of xyzt_units & 7: unknown, metre, millimetre, micrometre
 _READ_ERRORS = (EOFError, OSError, zlib.error)
@@ -115,7 +116,7 @@ def read_voxels(path: Path, header: Header, frame: int) -> tuple[Num[np.ndarray,
     try:
         with _opened(data_path) as stream:
             stream.seek(start)
-            _fill(stream, memoryview(raw.view(np.uint8)))
+            _fill(stream, raw.data.cast("B"))
             if (frame + 1) * count == math.prod(shape):
                 stream.read(1)  # reaches the end, where gzip compares the checksum
     except _READ_ERRORS as error:
@@ -170,7 +171,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if not magic:
             raise MedsegError(f"{path} must hold an image, got an empty file; copy it again")
         if gzipped and magic != _GZIP_MAGIC:
-            found = "plain NIfTI; rename it to .nii" if magic in (b"\x5c\x01", b"\x1c\x02", b"\0\0") else "other content"
+            found = "plain NIfTI; rename it to .nii" if magic in _NIFTI_STARTS else "other content; export it again"
             raise MedsegError(f"{path} must be gzip-compressed as its name says, got {found}")
         if not gzipped and magic == _GZIP_MAGIC:
             raise MedsegError(f"{path} must be uncompressed as its name says, got gzip; rename it to {path.name}.gz")

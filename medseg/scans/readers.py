@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from monai.utils import ensure_tuple
 from medseg.errors import MedsegError
 from medseg.scans import itk_formats, nifti
 from medseg.scans.grids import Grid
-from medseg.scans.names import DATA_PARTS, EXTENSIONS, split_extension
+from medseg.scans.names import EXTENSIONS, split_extension
 
 _log = logging.getLogger(__name__)
 _MOST_NON_FINITE = 0.01
@@ -153,19 +153,20 @@ def read_labels(path: Path) -> MetaTensor:
         MedsegError: the file cannot be read safely, or holds anything but whole numbers from 0 to 255.
     """
     values = _load(path, None)
-    present = torch.unique(values.as_tensor())
-    if not torch.isfinite(present).all() or not torch.equal(present, present.round()):
-        strange = present[present != present.round()][0].item()
-        raise MedsegError(f"{path} must hold whole-number labels, got {strange:g}; threshold it first")
-    if present[0] < 0 or present[-1] > _LARGEST_LABEL:
-        strange = (present[0] if present[0] < 0 else present[-1]).item()
+    broken = values.as_tensor()[~torch.isfinite(values) | (values != values.round())]
+    if len(broken):
+        raise MedsegError(f"{path} must hold whole-number labels, got {broken[0].item():g}; threshold it first")
+    lowest, highest = values.min().item(), values.max().item()
+    if lowest < 0 or highest > _LARGEST_LABEL:
+        strange = lowest if lowest < 0 else highest
         raise MedsegError(f"{path} must hold labels from 0 to {_LARGEST_LABEL}, got {strange:g}; renumber them")
-    if present[-1] == _LARGEST_LABEL and len(present[present > 0]) == 1:
+    labels = cast(MetaTensor, values.to(torch.uint8))
+    if highest == _LARGEST_LABEL and not ((labels > 0) & (labels < _LARGEST_LABEL)).any():
         _log.info("%s holds 0 and 255, read as 0 and 1", path)
-        values = values / _LARGEST_LABEL
+        labels = cast(MetaTensor, labels // _LARGEST_LABEL)
     if _stores_floats(path):
         _log.info("%s holds whole numbers stored as floats, read as labels", path)
-    return values.to(torch.uint8)
+    return labels
 
 
 def _load(path: Path, frame: int | None) -> MetaTensor:
@@ -176,7 +177,8 @@ def _load(path: Path, frame: int | None) -> MetaTensor:
 def _require_known(path: Path) -> None:
     extension = split_extension(path.name)[1]
     if extension not in (*EXTENSIONS, ".img"):
-        raise MedsegError(f"{path} must be one of {' '.join(EXTENSIONS)}, got {path.suffix or 'no extension'}; convert it")
+        got = path.suffix or "no extension"
+        raise MedsegError(f"{path} must be one of {' '.join(EXTENSIONS)}, got {got}; convert it")
     if not path.is_file():
         raise MedsegError(f"{path} must be a file, got {'a folder' if path.is_dir() else 'none'}; check the name")
 
@@ -186,10 +188,11 @@ def _require_frame(path: Path, spatial: Sequence[int], frames: Sequence[int], fr
     stored = " x ".join(map(str, (*spatial, *(length for length in frames if length > 1))))
     if frame is None and count > 1:
         raise MedsegError(
-            f"{path} must hold one frame, got {count} ({stored}); choose one with --frame N, 0 (the first) to {count - 1}"
+            f"{path} must hold one frame, got {count} ({stored}); "
+            f"choose one with --frame N, 0 (the first) to {count - 1}"
         )
     if frame is not None and not 0 <= frame < count:
-        raise MedsegError(f"{path} must have frame {frame} (0 is the first), got {count} in all; choose another --frame")
+        raise MedsegError(f"{path} must have frame {frame} (0 is the first), got {count} in all; choose another")
     return frame or 0
 
 
@@ -206,5 +209,5 @@ def _to_float32(stored: Num[np.ndarray, "i j k"], slope: float, intercept: float
 
 def _stores_floats(path: Path) -> bool:
     if itk_formats.is_itk_format(path):
-        return itk_formats.stores_floats(path)
+        return itk_formats.read_header(path).is_float
     return nifti.read_header(path).get_data_dtype().kind == "f"

@@ -47,11 +47,11 @@ def components(mask: Bool[np.ndarray, "i j k"]) -> int:
 
 
 def score_mask(
-    predicted: Bool[np.ndarray, "i j k"],
+    predicted: Bool[np.ndarray, "_ _ _"],
     reference: Bool[np.ndarray, "i j k"],
     spacing: tuple[float, float, float],
     *,
-    region: Bool[np.ndarray, "i j k"] | None = None,
+    region: Bool[np.ndarray, "_ _ _"] | None = None,
 ) -> dict[str, float]:
     """Score a mask against a reference.
 
@@ -101,11 +101,11 @@ def score_mask(
 
 
 def score_labels(
-    predicted: Integer[np.ndarray, "i j k"],
+    predicted: Integer[np.ndarray, "_ _ _"],
     reference: Integer[np.ndarray, "i j k"],
     spacing: tuple[float, float, float],
     *,
-    region: Bool[np.ndarray, "i j k"] | None = None,
+    region: Bool[np.ndarray, "_ _ _"] | None = None,
     names: Mapping[int, str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score integer labels: all foreground together, then each class where there are several.

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from medseg.errors import MedsegError
@@ -25,10 +27,10 @@ from medseg.scoring.overlap import UNION
 METRICS = {
     "dice": "Dice",
     "cldice": "clDice",
-    "precision": "precision",
+    "precision": "prec.",
     "recall": "recall",
     "hd95_mm": "HD95 mm",
-    "surface_dice_1voxel": "surface Dice",
+    "surface_dice_1voxel": "surf. Dice",
     "components": "pieces",
     "centreline_mm": "centre line mm",
     "volume_difference_ml": "volume error ml",
@@ -40,6 +42,11 @@ NAMING_SOURCES = ("none", "rules", "hand", "clicks", "training_labels", "oracle"
 
 LABEL_FREE = frozenset({"none", "rules"})
 
+SHOWN = ("dice", "cldice", "precision", "recall", "hd95_mm", "surface_dice_1voxel")
+"""What fits a terminal of 80 columns; files hold everything."""
+
+_DETAILED = ("dice", "cldice")
+_DIGITS = {"components": 0, "centreline_mm": 0, "volume_difference_ml": 1}
 _HIGHER_IS_BETTER = {"dice", "cldice", "precision", "recall", "surface_dice_1voxel"}
 _LOWER_IS_BETTER = {"hd95_mm"}
 _RESAMPLES = 2000
@@ -187,25 +194,32 @@ def best(aggregates: Sequence[Aggregate], metric: str) -> set[int]:
     return {index for index, mean in means.items() if math.isclose(mean, winner, rel_tol=1e-9, abs_tol=1e-12)}
 
 
-def score_table(rows: Sequence[ScoreRow], *, structure: str = UNION, title: str = "Scores", seed: int = 0) -> Table:
+def score_table(
+    rows: Sequence[ScoreRow],
+    *,
+    metrics: Sequence[str] = SHOWN,
+    structure: str = UNION,
+    title: str = "Scores",
+    seed: int = 0,
+) -> Table:
     """A table for the terminal: one whole row a method, `*` at the best mean of each score.
 
-    Dice and clDice show mean and SD, below it the 95 % interval of the mean and the worst case; the others show
-    the mean, and how many cases had none.
+    Below mean and SD of Dice and clDice stand the 95 % interval of the mean and the worst case; below the method the
+    number of cases and where its cluster names came from, with a `†` when from labels or a person.
     """
     aggregates = [entry for entry in aggregate(rows, seed=seed) if entry.structure == structure]
-    winners = {metric: best(aggregates, metric) for metric in METRICS}
-    table = Table(title=title, caption="mean ± SD, [95 % interval of the mean] worst case; * best mean", expand=False)
-    table.add_column("method", no_wrap=True)
-    table.add_column("names from")
-    table.add_column("n", justify="right")
-    shown = [metric for metric in METRICS if any(metric in entry.spreads for entry in aggregates)]
+    shown = [metric for metric in metrics if any(metric in entry.spreads for entry in aggregates)]
+    caption = "mean ± SD, 95 % interval of the mean (worst case); * best"
+    if any(entry.naming not in LABEL_FREE for entry in aggregates):
+        caption += "; † not label-free"
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", min_width=15)
     for metric in shown:
-        table.add_column(METRICS[metric], justify="right", no_wrap=metric in ("dice", "cldice"))
+        table.add_column(METRICS[metric].replace(" ", "\n"), justify="right", no_wrap=True)
+    winners = {metric: best(aggregates, metric) for metric in shown}
     for index, entry in enumerate(aggregates):
         cells = [_cell(entry.spreads.get(metric), metric, best=index in winners[metric]) for metric in shown]
-        naming = {"none": "–"}.get(entry.naming, entry.naming.replace("_", " "))
-        table.add_row(entry.method, naming, str(entry.cases), *cells)
+        table.add_row(f"{escape(entry.method)}\n[dim]{_origin(entry)}[/dim]", *cells)
     return table
 
 
@@ -277,20 +291,34 @@ def safe_cell(word: str) -> str:
     return f"'{word}" if word.lstrip().startswith(("=", "+", "-", "@")) else word
 
 
+def _origin(entry: Aggregate) -> str:
+    """The second line of a method: cases, and who named its clusters."""
+    cases = f"{entry.cases} case{'s' if entry.cases > 1 else ''}"
+    if entry.naming == "none":
+        return cases
+    return f"{cases}, {entry.naming.replace('_', ' ')}{'' if entry.naming in LABEL_FREE else ' †'}"
+
+
 def _cell(found: Spread | None, metric: str, *, best: bool) -> str:
     """What one method shows for one score."""
-    if found is None or not found.defined:
-        return "–" if found is None or not found.undefined else f"undefined ({found.undefined})"
-    digits = 2 if metric in _HIGHER_IS_BETTER or metric in _LOWER_IS_BETTER else 0
-    digits = 1 if metric == "volume_difference_ml" else digits
-    mark = "*" if best else ""
-    text = f"{mark}{found.mean:.{digits}f}"
-    if metric in ("dice", "cldice"):
-        text = f"{mark}{found.mean:.3f} ± {found.sd:.3f}"
-        if found.defined > 1:
-            text += f"\n\\[{found.low:.2f}, {found.high:.2f}] {found.worst:.2f}"
-    text = f"[bold]{text}[/bold]" if best else text
-    return text + (f"\n{found.undefined} undefined" if found.undefined else "")
+    if found is None:
+        return ""
+    if not found.defined:
+        return f"– \n{found.undefined} NaN"
+    text = f"{found.mean:.{_DIGITS.get(metric, 2)}f}"
+    if metric in _DETAILED:
+        text = f"{_ratio(found.mean, 3)} ± {_ratio(found.sd, 3)}"
+    lines = [f"[bold]{text}*[/bold]" if best else f"{text} "]
+    if metric in _DETAILED and found.defined > 1:
+        lines.append(f"{_ratio(found.low)}–{_ratio(found.high)} ({_ratio(found.worst)})")
+    if found.undefined:
+        lines.append(f"{found.undefined} NaN")
+    return "\n".join(lines)
+
+
+def _ratio(number: float, digits: int = 2) -> str:
+    """A number from 0 to 1 without its leading zero, so that a table fits 80 columns."""
+    return f"{number:.{digits}f}".removeprefix("0")
 
 
 def _result_line(name: str, dice: float, cldice: float) -> str:

@@ -1,8 +1,8 @@
 """This file holds the segmentation head that turns frozen features into codes, and the decoder back.
 
 The head works on each pixel alone (1 x 1 convolutions), so it may be run on a whole map or on loose points laid out as
-one. *Keep masks* are channel dropout written down as numbers: 0 or 1 / (1 - p) for every row and channel, for the linear
-branch, the nonlinear branch and the teaching signal.
+one. *Keep masks* are channel dropout written down as numbers: 0 or 1 / (1 - p) for every row and channel, for the
+linear branch, the nonlinear branch and the teaching signal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """This file holds STEGO's losses, each a function of tensors and numbers.
 
-Shapes: features `b d hf wf`, codes `b e hf wf`, both sampled at s x s points. Coordinates are (x, y) in [-1, 1], where -1
-and +1 are the *centres* of the first and last pixel.
+Shapes: features `b d hf wf`, codes `b e hf wf`, both sampled at s x s points. Coordinates are (x, y) in [-1, 1], where
+-1 and +1 are the *centres* of the first and last pixel.
 
 References:
     Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences, ICLR 2022, eq. 2-5.
@@ -189,8 +189,8 @@ def contrastive_crf_loss(
 ) -> Float[Tensor, "b n n"]:
     """Loss of every pair of random pixels: minus the cosine of their codes times a CRF kernel.
 
-    `k = w1 exp(-|p|^2 / 2 alpha - |I|^2 / 2 beta) + w2 exp(-|p|^2 / 2 gamma) - shift`, where p is the distance in pixels
-    and I the difference in the guidance image. `codes` are already of unit length.
+    `k = w1 exp(-|p|^2 / 2 alpha - |I|^2 / 2 beta) + w2 exp(-|p|^2 / 2 gamma) - shift`, where p is the distance in
+    pixels and I the difference in the guidance image. `codes` are already of unit length.
 
     References:
         Hamilton et al. 2022, appendix; Kraehenbuehl and Koltun, NeurIPS 2011, eq. 3.

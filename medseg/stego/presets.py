@@ -1,7 +1,7 @@
 """This file is the only place of the published weights and shifts; configs name a preset.
 
-A preset maps field names of `StegoSettings` to values. Order of the six numbers of a row: weights of the random, knn and
-self term, then their shifts.
+A preset maps field names of `StegoSettings` to values. Order of the six numbers of a row: weights of the random, knn
+and self term, then their shifts.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 REMOVED_OPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        name: "the published program reads this option but does nothing with it; remove the line"
-        for name in ("recalibrator", "use_recalibrator", "use_fit_model", "stop_at_zero", "repulsion_weight")
-    }
+    dict.fromkeys(
+        ("recalibrator", "use_recalibrator", "use_fit_model", "stop_at_zero", "repulsion_weight"),
+        "the published program reads this option but does nothing with it; remove the line",
+    )
     | {"checkpoint_freq": "it had no effect in the published program; use stego.checkpoint_every"}
 )

@@ -1,7 +1,7 @@
 """This file holds the two probes that read the codes without changing them.
 
-The *cluster probe* learns K prototypes online; the *linear probe* is trained on reference labels where there are any, and
-is only reported. Both see detached codes.
+The *cluster probe* learns K prototypes online; the *linear probe* is trained on reference labels where there are any,
+and is only reported. Both see detached codes.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Draws(NamedTuple):
             self.picks[:, rows].to(device),
             self.salient[rows].to(device),
             self.negatives[:, rows].to(device),
-            None if self.keep is None else self.keep.to(device),
+            None if self.keep is None else self.keep.to(device),  # of all: negatives may lie in other rows
             self.crf_pixels.to(device),
         )
 
@@ -159,8 +159,13 @@ def corners(
     return index, weight
 
 
-def gather_pixels(values: Float[Tensor, "b c h w"], index: Int[Tensor, "b p q"]) -> Float[Tensor, "b c p q"]:
-    """The values of chosen pixels, laid out like a map."""
-    batch, channels = values.shape[:2]
-    flat = index.flatten(1)[:, None].expand(batch, channels, -1)
-    return values.flatten(2).gather(2, flat).reshape(batch, channels, *index.shape[1:])
+def gather_pixels(
+    values: Float[Tensor, "a c h w"], index: Int[Tensor, "b p q"], rows: Int[Tensor, "b"] | None = None
+) -> Float[Tensor, "b c p q"]:
+    """The values of chosen pixels, laid out like a map; `rows` says which map each row of `index` reads."""
+    channels, (_, points, near) = values.shape[1], index.shape
+    if rows is None:
+        rows = torch.arange(len(index), device=values.device)
+    # One flat index: a copy of the chosen maps would cost more than the head that runs on their pixels.
+    base = (rows[:, None] * channels + torch.arange(channels, device=values.device)) * values[0, 0].numel()
+    return values.flatten().take(base[:, :, None] + index.reshape(len(index), 1, -1)).unflatten(2, (points, near))

@@ -35,15 +35,15 @@ class StegoSettings:
         neighbours: the positive is drawn among so many nearest patches.
         negatives: draws of other patches of the batch.
         feature_samples: points along each side of the point grid.
-        sampling: `maps` as published: the head runs on whole maps, the cluster probe sees every pixel. `corners`: the same
-            correlation loss, but the head runs only on the pixels the points touch and the probe sees the points.
+        sampling: `maps` as published: the head runs on whole maps, the cluster probe sees every pixel. `corners`: the
+            same correlation loss, but the head runs only on the pixels the points touch and the probe sees the points.
             `pixels`: like `corners`, with each point moved to its nearest pixel.
         salient_share: share of the points that come from the most salient pixels; 0: all uniform.
         salient_top: share of all pixels of the training patches that counts as salient.
         pointwise, zero_clamp, stabilise: see `medseg.stego.losses`.
         correspondence_weight, rec_weight, aug_alignment_weight, crf_weight: weights of the parts of the loss.
         crf_alpha, crf_beta, crf_gamma, crf_w1, crf_w2, crf_shift, crf_samples: kernel and pixels of the CRF loss.
-        cluster_fit: what makes the clusters of the codes: `probe` (prototypes learnt online) or `kmeans` after training.
+        cluster_fit: what makes the clusters of the codes: `probe` (prototypes learnt online) or `kmeans` afterwards.
         cluster_alpha: sharpness of the probabilities of cosine clusters, `softmax(alpha cos)`.
         code_metric, feature_metric: distance of k-means on codes and on features.
         kmeans_starts: starts of k-means; the best one is kept.
@@ -157,7 +157,8 @@ def settings_from_preset(preset: str = "default", **overrides: Any) -> StegoSett
     """
     if preset not in PRESETS:
         raise MedsegError(
-            f"stego.preset must be one of {', '.join(PRESETS)}, got {preset!r}; did you mean {_nearest(preset, PRESETS)}?"
+            f"stego.preset must be one of {', '.join(PRESETS)}, got {preset!r}; "
+            f"did you mean {_nearest(preset, PRESETS)}?"
         )
     known = [field.name for field in dataclasses.fields(StegoSettings)]
     for key in overrides:

@@ -6,8 +6,8 @@ It is the one place where a config section becomes plain arguments.
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,43 +16,36 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
-from monai.data import PersistentDataset
-from monai.transforms import Compose
+from monai.data import MetaTensor, PersistentDataset
+from monai.transforms import Compose, Orientation, Spacing
 
 from medseg import config as sections
 from medseg.errors import MedsegError
-from medseg.features.backbones import load_slice_backbone
+from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.features.filterbank import FilterBank
-from medseg.features.store import stored_bytes
-from medseg.files import hash_content, hash_file
-from medseg.naming.classes import ClassEntry
-from medseg.patches.slicing import PatchGeometry
-from medseg.prepare.chain import mra_transforms
+from medseg.features.windows import feature_shape, is_volume_backbone, join_features
+from medseg.files import hash_content, hash_file, read_json, write_json
+from medseg.naming.classes import Naming
+from medseg.patches.slicing import PatchGeometry, magnified
+from medseg.prepare.chain import mra_transforms, prepare_case
 from medseg.reconstruction.refine import Volume
 from medseg.runs import RunRecord
 from medseg.scans.cases import Case, Listing
-from medseg.scans.readers import header_of
-from medseg.stego.clustering import Clusterer, load_method
+from medseg.scans.readers import read_grid
+from medseg.stego.model import Clusterer, ClusterModel
 
 _log = logging.getLogger(__name__)
 
 # Measured on two cores: seconds per million voxels for preparation and flux, and for one reconstruction.
 _PREPARE_SECONDS, _RECONSTRUCT_SECONDS, _STEP_SECONDS = 3.0, 4.0, 0.15
+_FACTS = "features.json"
 _BYTES_A_VOXEL = 32  # image, region, salience, tubularity, probability and their transient copies
 
 
 def say_listing(listing: Listing) -> None:
-    """Print what was found; at least one usable case must be there.
-
-    Raises:
-        MedsegError: no case can be used.
-    """
+    """Print what was found, what lacks what, and what was ignored and why."""
     for line in listing.describe():
         _log.info(line)
-    if not listing.cases:
-        reasons = "; ".join(f"{case}: {why}" for case, why in listing.problems) or "no scan was found"
-        raise MedsegError(f"SCANS must hold at least one usable scan, got none ({reasons}); see data_templates/README.md")
 
 
 def start_fabric(run: sections.Run) -> Fabric:
@@ -104,16 +97,31 @@ def load_backbones(features: sections.Features, device: torch.device, *, pretrai
     ]
 
 
-def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> dict[str, Any]:
-    """The prepared sample of a case, from MONAI's cache when the same scan was prepared the same way before."""
+@contextmanager
+def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> Iterator[dict[str, Any]]:
+    """The prepared sample of a case, kept on disk until the block ends well.
+
+    An interrupted run so does not prepare a scan twice. The cache holds tensors and plain values
+    only, because those can be read back without running anything.
+
+    Raises:
+        MedsegError: the scan cannot be used; the message names the case.
+    """
     key = case_hash(case, prepare)
+    chain = preparation(prepare)
     dataset = PersistentDataset(
-        [{"case": case}], preparation(prepare), cache_dir=cache, hash_func=partial(_constant_key, key=key)
+        [case], partial(_prepare_plain, chain=chain), cache_dir=cache, hash_func=partial(_constant_key, key=key)
     )
-    try:
-        return dict(dataset[0])
-    except MedsegError as error:
-        raise MedsegError(f"{case.case_id}: {error}") from error
+    sample = dict(dataset[0])
+    image = sample["image"]  # from the cache it comes without its affine
+    sample["image"] = MetaTensor(image.as_tensor() if isinstance(image, MetaTensor) else image, affine=sample.pop("affine"))
+    yield sample
+    (cache / f"{key}.pt").unlink(missing_ok=True)
+
+
+def _prepare_plain(case: Case, chain: Compose) -> dict[Any, Any]:
+    sample = prepare_case(case, chain)
+    return {**sample, "affine": sample["image"].affine.clone()}
 
 
 def case_hash(case: Case, prepare: sections.Prepare) -> str:
@@ -126,6 +134,29 @@ def _constant_key(item: Any, key: str) -> bytes:
     return key.encode()
 
 
+def on_prepared_grid(labels: MetaTensor, prepare: sections.Prepare) -> MetaTensor:
+    """Labels of a scan's stored grid where its prepared image lies."""
+    turned = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(labels)
+    return turned if prepare.spacing is None else Spacing(prepare.spacing, mode="nearest")(turned)
+
+
+def view_features(
+    backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """How an augmented patch becomes features; None where a volume backbone is used, which sees no patches."""
+    if any(is_volume_backbone(backbone) for backbone in backbones):
+        return None
+    side = feature_shape(geometry, backbones)[1]
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        patches = to_rgb(magnified(images[:, None], geometry.magnification)).to(device)
+        with torch.no_grad():
+            blocks = [backbone(patches).float() for backbone in backbones]
+        return blocks[0] if len(blocks) == 1 else join_features(blocks, side)
+
+    return features
+
+
 def load_clusterer(
     record: RunRecord, method: str, backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device
 ) -> Clusterer:
@@ -136,16 +167,22 @@ def load_clusterer(
     """
     folder = record.method_folder(method)
     if not record.has_method(method):
-        raise MedsegError(f"{record.folder} must be trained to the end, got no method {method}; run `medseg train` again to go on")
-    clusterer, facts = load_method(folder)
-    now = feature_facts(backbones, geometry)
-    for name, value in now.items():
-        if facts.get(name) != value:
+        raise MedsegError(
+            f"{record.folder} must be trained to the end, got no method {method}; run the same `medseg train` again to go on"
+        )
+    known = read_json(folder / _FACTS)
+    for name, value in feature_facts(backbones, geometry).items():
+        if known.get(name) != value:
             raise MedsegError(
-                f"{folder} must be fitted on the config's features, got {name} {facts.get(name)} there and {value} now; "
-                "train a new run or restore its config"
+                f"{folder} must be fitted on what its config names, got {name} {known.get(name)} there and {value} now; "
+                "train a new run, or restore its config and weights"
             )
-    return clusterer.to(device)
+    return ClusterModel.load(folder).to(device)
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Keep beside a method what it was fitted on."""
+    write_json(folder / _FACTS, dict(facts))
 
 
 def feature_facts(backbones: Sequence[Any], geometry: PatchGeometry) -> dict[str, Any]:
@@ -169,17 +206,9 @@ def refinement_volume(sample: Mapping[str, Any]) -> Volume:
     )
 
 
-def class_of_cluster(entries: Sequence[ClassEntry]) -> dict[int, int]:
-    """Cluster to class value, for the clusters that carry a class."""
-    return {cluster: entry.value for entry in entries for cluster in entry.clusters}
-
-
-def plain_classes(entries: Sequence[ClassEntry]) -> list[dict[str, Any]]:
+def plain_classes(naming: Naming) -> list[dict[str, Any]]:
     """Class entries as plain values for JSON and label tables."""
-    return [
-        {"value": entry.value, "name": entry.name, "colour": entry.colour, "clusters": list(entry.clusters), "code": entry.code}
-        for entry in entries
-    ]
+    return [entry.as_dict() for entry in naming.classes]
 
 
 def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +227,7 @@ def relative_source(path: Path, scans: Path) -> str:
 
 def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
     """Say how many cases, and about how long, how much disk and how much memory they take."""
-    voxels = [int(np.prod(header_of(case.image).shape)) for case in cases]
+    voxels = [int(np.prod(read_grid(case.image).shape)) for case in cases]
     millions, largest = sum(voxels) / 1e6, max(voxels)
     memory_gb = 0.8 + largest * _BYTES_A_VOXEL / 1e9
     if training:

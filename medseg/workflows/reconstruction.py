@@ -19,7 +19,7 @@ import torch
 from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, change_config
 from medseg.errors import MedsegError
 from medseg.files import hash_content, hash_file, read_json, write_json
-from medseg.naming.classes import ClassEntry, read_classes, write_classes
+from medseg.naming.classes import Naming, write_classes
 from medseg.prepare.chain import invert, prepare_case
 from medseg.reconstruction.predict import Method, predict_case
 from medseg.reconstruction.refine import Volume, refine, require_steps
@@ -106,24 +106,29 @@ class _Job:
         self.record, self.config, self.scans, self.out, self.device = record, config, scans, out, device
         main = config.reconstruct.method
         names = [main, *(name for name in METHODS if compare and name != main)]
+        if config.naming.source == "hand" and len(names) > 1:
+            _log.info("hand-written classes name the clusters of %s only; the other methods are left out", main)
+            names = [main]
         self.backbones = parts.load_backbones(config.features, device)
         self.geometry = parts.patch_geometry(config.patches)
         self.transforms = parts.preparation(config.prepare)
         self.methods: dict[str, Method] = {}
-        self.classes: dict[str, list[ClassEntry]] = {}
+        self.naming: dict[str, Naming] = {}
         for name in names:
             clusterer = parts.load_clusterer(record, name, self.backbones, self.geometry, device)
-            self.classes[name], self.named_by = name_method(record.method_folder(name), config.naming)
-            self.methods[name] = Method(clusterer, parts.class_of_cluster(self.classes[name]))
+            self.naming[name] = name_method(record.method_folder(name), config.naming)
+            self.methods[name] = Method(clusterer, self.naming[name].class_of_cluster)
         self.run_hash = record.run_hash()
-        _log.info("method %s, clusters named by %s", main, self.named_by)
+        _log.info("method %s, clusters named by %s", main, self.naming[main].named_by)
+        for reason in self.naming[main].reasons:
+            _log.info("  %s", reason)
 
     def request(self, case: Case) -> str:
         """Hash of everything that decides this case's masks."""
         plain = as_plain(self.config)
         mask = hash_file(case.mask) if case.mask else case.mask_mode
         wanted = {section: plain[section] for section in CHANGEABLE_AFTER_TRAINING}
-        classes = {name: parts.plain_classes(entries) for name, entries in self.classes.items()}
+        classes = {name: parts.plain_classes(naming) for name, naming in self.naming.items()}
         return hash_content([self.run_hash, wanted, hash_file(case.image), mask, case.frame, classes])
 
     def is_done(self, case: Case) -> bool:
@@ -145,7 +150,7 @@ class _Job:
         start = time.monotonic()
         main = self.config.reconstruct.method
         sample = prepare_case(case, self.transforms)
-        values = sorted({entry.value for entries in self.classes.values() for entry in entries})
+        values = sorted({entry.value for naming in self.naming.values() for entry in naming.classes})
         probabilities = predict_case(
             sample,
             self.methods,
@@ -171,6 +176,7 @@ class _Job:
         manifest = {
             "case": case.case_id,
             "source": parts.relative_source(case.image, self.scans),
+            "frame": case.frame,
             "source_sha256": hash_file(case.image),
             "geometry": geometry_receipt(case.image),
             "request": self.request(case),
@@ -178,12 +184,13 @@ class _Job:
             "config_hash": hash_content(as_plain(self.config)),
             "versions": versions(),
             "method": main,
-            "named_by": self.named_by,
-            "classes": parts.plain_classes(self.classes[main]),
+            "compared": [name for name in self.methods if name != main],
+            "named_by": self.naming[main].named_by,
+            "classes": parts.plain_classes(self.naming[main]),
             "planes": list(self.config.reconstruct.planes),
             "refine": as_plain(self.config)["reconstruct"]["refine"],
             "facts": parts.plain_facts(sample["facts"]),
-            "ml": {entry.name: float((kept == entry.value).sum()) * voxel_ml for entry in self.classes[main]},
+            "ml": {entry.name: float((kept == entry.value).sum()) * voxel_ml for entry in self.naming[main].classes},
             "trained_on_this_case": self.record.trained_on(hash_file(case.image)),
             "seconds": round(time.monotonic() - start, 1),
             "peak_memory_mb": _peak_memory_mb(),
@@ -211,9 +218,9 @@ class _Job:
 
     def write_shared_files(self) -> None:
         """Class names and colours for ITK-SNAP, 3D Slicer and medseg."""
-        entries = self.classes[self.config.reconstruct.method]
-        write_classes(self.out / "classes.yaml", entries, named_by=self.named_by)
-        write_label_tables(self.out, parts.plain_classes(entries))
+        naming = self.naming[self.config.reconstruct.method]
+        write_classes(self.out / "classes.yaml", naming)
+        write_label_tables(self.out, parts.plain_classes(naming))
 
 
 def _labels(

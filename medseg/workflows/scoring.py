@@ -14,10 +14,11 @@ from medseg.errors import MedsegError
 from medseg.files import read_json
 from medseg.naming.classes import read_classes
 from medseg.progress import track
-from medseg.review.plots import score_picture
+from medseg.review.plots import score_plot
 from medseg.runs import versions
 from medseg.scans.folders import find_references
-from medseg.scans.readers import read_image, read_labels, require_same_grid, spacing_of
+from medseg.scans.grids import require_same_grid
+from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import score_labels
 from medseg.scoring.tables import ScoreRow, score_table, write_evaluation_results, write_scores_csv, write_scores_json
@@ -77,7 +78,7 @@ def score_results(
     write_scores_csv(into / "scores.csv", rows)
     write_scores_json(into / "scores.json", rows, facts=facts)
     write_evaluation_results(into / "evaluation_results.txt", rows, dataset=out.resolve().name, method=method)
-    score_picture(rows, into / "plots" / "scores.png")
+    score_plot(rows, into / "plots" / "scores.png")
     aggregates = read_json(into / "scores.json")["aggregates"]
     lines = [*_as_lines(score_table(rows, title=f"{len(pairs) - len(failed)} cases, region {region}")), f"tables: {into}/scores.csv"]
     return {"lines": lines, "aggregates": aggregates, "region": region, "failed": failed}
@@ -88,12 +89,13 @@ def _score_case(manifest: Mapping[str, Any], reference_path: Path, out: Path, sc
     predicted_path = out / f"{case}_seg.nii.gz"
     reference = read_labels(reference_path)
     predicted = read_labels(predicted_path)
-    require_same_grid(predicted, reference, f"{case}: label {reference_path}")
-    spacing = spacing_of(reference)
+    grid = grid_of(predicted)
+    require_same_grid(grid, grid_of(reference))
+    spacing = grid.spacing
     looked_at = np.asarray(read_labels(out / f"{case}_region.nii.gz")[0]) > 0
     inside = looked_at if region == "brain" else None
     truth = np.asarray(reference[0])
-    names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml")[0]}
+    names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml").classes}
 
     def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
         scores = score_labels(labels, truth, spacing, region=inside, names=names)

@@ -1,4 +1,4 @@
-"""Phantoms: the tree obeys its law, the truth fits the image, the noise is what was asked for, the files hold it all."""
+"""Phantoms: the tree obeys its law, the truth fits the image, the noise is as asked for, the files hold it all."""
 
 import json
 
@@ -230,7 +230,6 @@ def test_cases_of_one_series_differ_and_a_longer_series_starts_alike(tmp_path):
         {"shape": (8, 64, 64)},
         {"spacing": (0.5, 0.5, 0.0)},
         {"anatomy": "head", "shape": (64, 64, 64)},
-        {"anatomy": "foot"},
         {"noise_sd": -0.1},
         {"slabs": 0},
     ],

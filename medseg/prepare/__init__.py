@@ -1,0 +1,1 @@
+"""Scans to standardised volumes: grid, brain, grey values, vesselness."""

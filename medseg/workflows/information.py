@@ -1,0 +1,88 @@
+"""This file says what a run, a folder of scans or the installation holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from medseg.config import shipped_configs
+from medseg.files import read_json
+from medseg.runs import METHODS, RunRecord, open_run, versions
+from medseg.scans.folders import find_cases
+from medseg.scans.readers import read_grid
+
+
+def describe(what: Path | None, *, frame: int | None = None) -> dict[str, Any]:
+    """Describe a run folder (it has a `run.yaml`), scans, or with None this installation.
+
+    Returns:
+        `lines` for a person and the same facts for a program.
+    """
+    if what is None:
+        return _installation()
+    if (what / "run.yaml").is_file():
+        return _run(open_run(what))
+    return _scans(what, frame)
+
+
+def _installation() -> dict[str, Any]:
+    configs = [name for name in shipped_configs() if name != "default"]
+    lines = [f"{package} {number}" for package, number in versions().items()]
+    return {"lines": [*lines, f"configs: {', '.join(configs)}"], "versions": versions(), "configs": configs}
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    train = sorted(case for case, entry in record.inputs.items() if entry["split"] == "train")
+    held_out = sorted(case for case, entry in record.inputs.items() if entry["split"] == "held_out")
+    methods = [name for name in METHODS if record.has_method(name)]
+    store_bytes = _folder_bytes(record.store)
+    rows = {
+        "backbone": ", ".join(record.config.features.backbone),
+        "trained on": ", ".join(train),
+        "held out": ", ".join(held_out) or "none",
+        "methods": ", ".join(methods) or "not trained to the end; run the same `medseg train` again",
+        "feature store": f"{record.store}, {store_bytes / 1e6:.0f} MB",
+        "preparation": json.dumps(record.config.prepare.model_dump(mode="json")),
+    }
+    lines = [f"{name}: {value}" for name, value in rows.items()]
+    cards = record.method_folder(record.config.reconstruct.method) / "cards.json"
+    clusters = read_json(cards)["cards"] if cards.is_file() else []
+    return {
+        "lines": lines,
+        "train": train,
+        "held_out": held_out,
+        "methods": methods,
+        "feature_store_bytes": store_bytes,
+        "clusters": clusters,
+    }
+
+
+def _scans(what: Path, frame: int | None) -> dict[str, Any]:
+    listing = find_cases(what, frame=frame)
+    cases = []
+    for case in listing.cases:
+        grid = read_grid(case.image)
+        cases.append(
+            {
+                "case": case.case_id,
+                "patient": case.patient,
+                "image": str(case.image),
+                "mask": str(case.mask) if case.mask else case.mask_mode,
+                "label": str(listing.labels[case.case_id]) if case.case_id in listing.labels else None,
+                "shape": list(grid.shape),
+                "spacing_mm": [round(length, 4) for length in grid.spacing],
+                "orientation": grid.orientation,
+            }
+        )
+    rows = [
+        f"  {entry['case']}: {' x '.join(map(str, entry['shape']))} voxels of "
+        f"{' x '.join(f'{length:g}' for length in entry['spacing_mm'])} mm, {entry['orientation']}"
+        for entry in cases
+    ]
+    return {"lines": [*listing.describe(), *rows], "cases": cases, "failed": dict(listing.problems)}
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(os.path.getsize(Path(place) / name) for place, _, names in os.walk(folder) for name in names)

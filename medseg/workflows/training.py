@@ -1,0 +1,252 @@
+"""This file trains a run on a folder of scans: prepare, patches, features, STEGO, names for clusters.
+
+Labels beside the scans reach two places only: the linear probe and the scores that training
+reports. They change no weight of the head, no cluster and, unless the config names clusters by
+training labels, no mask.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from medseg.config import Config, load_config
+from medseg.errors import MedsegError
+from medseg.features.store import StoredPatches, extract_case, store_key
+from medseg.files import hash_content
+from medseg.naming.classes import write_classes
+from medseg.patches.datasets import PatchDataset
+from medseg.patches.pairs import find_pairs
+from medseg.patches.sampling import sample_locations
+from medseg.patches.slicing import PatchGeometry, cut_all
+from medseg.reconstruction.refine import require_steps
+from medseg.runs import RunRecord, start_run
+from medseg.scans.cases import Case, Listing, split_by_patient
+from medseg.scans.folders import find_cases
+from medseg.scans.grids import require_same_grid
+from medseg.scans.readers import grid_of, read_grid, read_labels
+from medseg.stego.settings import StegoSettings, settings_from_preset
+from medseg.stego.training import StegoRun, train
+from medseg.workflows import parts
+from medseg.workflows.naming import name_method, write_cards
+
+_log = logging.getLogger(__name__)
+
+
+def train_run(
+    config: str,
+    scans: Path,
+    run: Path,
+    *,
+    overrides: Sequence[str] = (),
+    frame: int | None = None,
+    skip: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Train a run, or go on with the one that was interrupted there.
+
+    Args:
+        config: path or shipped name.
+        scans: folder, datalist, CSV or one scan; labels are not needed.
+        run: run folder.
+        overrides: `section.key=value`.
+        frame: which frame of scans that hold several.
+        skip: folders inside `scans` that hold results.
+
+    Returns:
+        `lines` for the terminal, the run's health numbers, `failed` cases.
+
+    Raises:
+        MedsegError: config, scans or run folder cannot be used.
+    """
+    resolved = load_config(config, overrides)
+    require_steps(resolved.reconstruct.refine)
+    settings = stego_settings(resolved)
+    if run.exists() and not run.is_dir():
+        raise MedsegError(f"{run} must be a folder or new, got a file; choose another --run")
+    listing = find_cases(scans, frame=frame, skip=(run, *skip))
+    fabric = parts.start_fabric(resolved.run)
+    parts.say_listing(listing)
+    training, _ = split_by_patient(listing.cases, validation_fraction=resolved.run.held_out, seed=resolved.run.seed)
+    held_out = [case for case in listing.cases if case not in training]
+    parts.say_estimate(training, resolved, training=True)
+    backbones = parts.load_backbones(resolved.features, fabric.device)
+    if fabric.is_global_zero:
+        start_run(run, resolved, training=training, held_out=held_out, scans=scans, device=str(fabric.device))
+    fabric.barrier()
+    record = RunRecord(run, resolved, {})
+    stores, failed = _store_cases(training, record, backbones, fabric)
+    failed |= dict(listing.problems)
+    by_name = {case.case_id: case for case in training}
+    labels = [_label_patches(store, by_name[store.case_id], listing, resolved) for store in stores]
+    dataset = PatchDataset(stores, labels)
+    geometry = parts.patch_geometry(resolved.patches)
+    pairs = find_pairs(dataset, neighbours=settings.neighbours, slice_distance=resolved.stego.neighbour_slices)
+    identity = hash_content([[store.key for store in stores], parts.feature_facts(backbones, geometry)])
+    found = train(
+        dataset,
+        pairs,
+        settings,
+        run_dir=run,
+        fabric=fabric,
+        seed=resolved.run.seed,
+        identity=identity,
+        view_features=parts.view_features(backbones, geometry, fabric.device),
+    )
+    if fabric.is_global_zero:
+        _name_methods(found, dataset, record, parts.feature_facts(backbones, geometry))
+    fabric.barrier()
+    health = found.health
+    return {
+        "lines": [f"trained on {len(stores)} cases, {len(dataset)} patches, {found.steps} steps: {run}"],
+        "run": str(run),
+        "cases": [store.case_id for store in stores],
+        "patches": len(dataset),
+        "steps": found.steps,
+        "shifts": found.shifts._asdict(),
+        "mean_code_cosine": health.mean_cosine,
+        "effective_rank": health.effective_rank,
+        "clusters_used": health.clusters_used,
+        "alarms": list(health.alarms),
+        "failed": failed,
+    }
+
+
+def stego_settings(config: Config) -> StegoSettings:
+    """The numbers of the config, over those of its preset.
+
+    Raises:
+        MedsegError: the preset is unknown, or two numbers do not fit together.
+    """
+    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices"})
+    return settings_from_preset(
+        config.stego.preset,
+        **{name: value for name, value in numbers.items() if value is not None},
+        checkpoint_every=config.run.checkpoint_every,
+        workers=config.run.workers,
+    )
+
+
+def _store_cases(
+    cases: Sequence[Case], record: RunRecord, backbones: Sequence[Any], fabric: Fabric
+) -> tuple[list[StoredPatches], dict[str, str]]:
+    """Features of every case's patches, each process computing its share; a bad case is left out and said."""
+    failed: dict[str, str] = {}
+    keys = {case.case_id: _patch_key(case, record.config, backbones) for case in cases}
+    for number, case in enumerate(cases):
+        if number % fabric.world_size != fabric.global_rank or _stored(record, keys[case.case_id]):
+            continue
+        try:
+            _store_case(case, record, backbones, keys[case.case_id], fabric.device)
+        except MedsegError as error:
+            failed[case.case_id] = str(error)
+            _log.warning("%s; the other cases go on", error)
+    fabric.barrier()
+    failed = parts.gathered(fabric, failed)
+    stores = [_stored(record, keys[case.case_id]) for case in cases if case.case_id not in failed]
+    if not stores:
+        raise MedsegError(f"SCANS must hold at least one scan to train on, got none usable ({'; '.join(failed.values())})")
+    return [store for store in stores if store is not None], failed
+
+
+def _store_case(case: Case, record: RunRecord, backbones: Sequence[Any], key: str, device: torch.device) -> None:
+    config, patches = record.config, record.config.patches
+    geometry = parts.patch_geometry(patches)
+    _log.info("%s: preparing", case.case_id)
+    with parts.prepared(case, config.prepare, record.store / "prepared") as sample:
+        locations = sample_locations(
+            tuple(sample["image"].shape[1:]),
+            geometry,
+            np.asarray(sample["region"][0]),
+            np.asarray(sample["salience"][0]),
+            per_case=patches.per_case,
+            salient_fraction=patches.salient_fraction,
+            scheme=patches.scheme,
+            scheme_fraction=patches.scheme_fraction,
+            empty=patches.empty,
+            seed=config.run.seed,
+            image=np.asarray(sample["image"][0]),
+        )
+        extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
+
+
+def _patch_key(case: Case, config: Config, backbones: Sequence[Any]) -> str:
+    sampled = config.patches.model_dump(include={"per_case", "salient_fraction", "scheme", "scheme_fraction", "empty"})
+    return store_key(
+        backbones=backbones,
+        preparation=config.prepare.model_dump(mode="json"),
+        geometry=parts.patch_geometry(config.patches),
+        source=parts.case_hash(case, config.prepare),
+        sampling={**sampled, "seed": config.run.seed, "case": case.case_id, "patient": case.patient},
+    )
+
+
+def _stored(record: RunRecord, key: str) -> StoredPatches | None:
+    folder = record.store / key[:16]
+    if not (folder / "index.json").is_file():
+        return None
+    stored = StoredPatches(folder)
+    return stored if stored.key == key else None
+
+
+def _label_patches(store: StoredPatches, case: Case, listing: Listing, config: Config) -> np.ndarray | None:
+    """The training labels in a case's patches, or None; a label that does not fit is left out and said."""
+    path = listing.labels.get(case.case_id)
+    if path is None:
+        return None
+    try:
+        labels = read_labels(path)
+        require_same_grid(read_grid(case.image), grid_of(labels))
+    except MedsegError as error:
+        _log.warning("%s: its label is left out: %s", case.case_id, error)
+        return None
+    on_grid = np.asarray(parts.on_prepared_grid(labels, config.prepare))
+    return cut_all(on_grid, store.locations, PatchGeometry(store.plane, store.geometry.size))[:, 0].astype(np.int16)
+
+
+def _name_methods(found: StegoRun, dataset: PatchDataset, record: RunRecord, facts: Mapping[str, Any]) -> None:
+    """Measure the clusters of every method, name them, and say why."""
+    points = found.points
+    measurements = {"brightness": points.image, "salience": points.salience}
+    uniform = ~points.salient
+    labels = _labels_at(found, dataset)
+    for name, method in found.methods.items():
+        folder = record.method_folder(name)
+        write_cards(
+            folder,
+            found.assignments[name],
+            measurements,
+            points.case,
+            clusters=method.clusters,
+            labels=None if labels is None else np.where(uniform, labels, -1),
+        )
+        parts.write_facts(folder, facts)
+        naming = name_method(folder, record.config.naming)
+        write_classes(folder / "classes.yaml", naming)
+        _log.info("%s: names by %s", name, naming.named_by)
+        for reason in naming.reasons:
+            _log.info("  %s", reason)
+        if name == record.config.reconstruct.method:
+            write_classes(record.folder / "classes.yaml", naming)
+
+
+def _labels_at(found: StegoRun, dataset: PatchDataset) -> np.ndarray | None:
+    """Reference label at the sampled points, -1 where there is none; None without any label."""
+    if not dataset.classes:
+        return None
+    points = found.points
+    values = np.full(len(points), -1)
+    for index, (case, patch, (row, column)) in enumerate(zip(points.case, points.patch, points.cell, strict=True)):
+        labels = dataset.reference[case]
+        if labels is not None:
+            height, width = labels.shape[1:]
+            # the pixel in the middle of the point's cell
+            i = int((row + 0.5) * height / points.grid[0])
+            j = int((column + 0.5) * width / points.grid[1])
+            values[index] = labels[patch, i, j]
+    return values

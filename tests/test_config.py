@@ -1,0 +1,103 @@
+"""This file tests that a config is read strictly and that its errors help."""
+
+from pathlib import Path
+
+import pytest
+
+from medseg.config import (
+    CHANGEABLE_AFTER_TRAINING,
+    as_plain,
+    change_config,
+    config_from_plain,
+    load_config,
+    parse_overrides,
+    shipped_configs,
+)
+from medseg.errors import MedsegError
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_loads(name: str) -> None:
+    assert load_config(name).reconstruct.method == "stego"
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_says_how_to_run_it_and_change_a_key(name: str) -> None:
+    first_lines = shipped_configs()[name].read_text(encoding="utf-8").splitlines()[:3]
+    assert all(line.startswith("#") for line in first_lines[:2])
+    assert any("medseg" in line for line in first_lines)
+
+
+def test_a_config_survives_the_run_folder() -> None:
+    config = load_config("tof_mra", ["reconstruct.refine=[region, {hysteresis: {low: 0.2}}]"])
+    assert config_from_plain(as_plain(config), "run.yaml") == config
+
+
+def test_an_override_changes_one_key_and_leaves_its_neighbours() -> None:
+    plain, changed = as_plain(load_config("tof_mra")), as_plain(load_config("tof_mra", ["stego.steps=7"]))
+    assert changed["stego"].pop("steps") == 7
+    plain["stego"].pop("steps")
+    assert changed == plain
+
+
+def test_one_backbone_name_is_a_list_of_one() -> None:
+    assert load_config("tof_mra", ["features.backbone=filter_bank"]).features.backbone == ("filter_bank",)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stego.stepz=3", "did you mean stego.steps?"),
+        ("stgo.steps=3", "did you mean stego?"),
+        ("stego.steps=many", "stego.steps must be valid, got 'many'"),
+        ("run.seed=-1", "run.seed must be valid, got -1"),
+        ("naming.source=hand", "classes.yaml"),
+        ("steps", "--set must be section.key=value"),
+        ("stego.steps={", "must be a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_right_key(override: str, words: str) -> None:
+    with pytest.raises(MedsegError) as caught:
+        load_config("tof_mra", [override])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_config_lists_the_shipped_ones() -> None:
+    with pytest.raises(MedsegError, match="tof_mra"):
+        load_config("tof_mar")
+
+
+def test_a_file_extends_its_neighbour_and_the_neighbour_extends_default(tmp_path: Path) -> None:
+    (tmp_path / "parent.yaml").write_text("stego: {steps: 11, code_dim: 5}\n", encoding="utf-8")
+    (tmp_path / "child.yaml").write_text("extends: parent\nstego: {steps: 12}\n", encoding="utf-8")
+    config = load_config(tmp_path / "child.yaml")
+    assert (config.stego.steps, config.stego.code_dim) == (12, 5)
+    assert config.patches == load_config("default").patches
+
+
+def test_a_circle_of_parents_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("extends: a\n", encoding="utf-8")
+    with pytest.raises(MedsegError, match="circle"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (tmp_path / "bad.yaml").write_text(f"run: !!python/object/apply:pathlib.Path.touch [{marker}]\n", encoding="utf-8")
+    with pytest.raises(MedsegError, match="readable YAML"):
+        load_config(tmp_path / "bad.yaml")
+    assert not marker.exists()
+
+
+def test_after_training_only_later_sections_may_change() -> None:
+    config = load_config("tof_mra")
+    changed = change_config(config, ["reconstruct.method=kmeans"], sections=CHANGEABLE_AFTER_TRAINING)
+    assert changed.reconstruct.method == "kmeans"
+    with pytest.raises(MedsegError, match="train a new run"):
+        change_config(config, ["stego.steps=3"], sections=CHANGEABLE_AFTER_TRAINING)
+
+
+def test_overrides_of_one_section_are_gathered() -> None:
+    assert parse_overrides(["a.b=1", "a.c=[x, y]"]) == {"a": {"b": 1, "c": ["x", "y"]}}
