@@ -7,3 +7,10 @@ file. The command line prints that line without a traceback and ends with a non-
 
 class MedsegError(ValueError):
     """An input, a setting or the machine does not allow what was asked; the message says what to do."""
+
+
+def mistake_behind(error: BaseException | None) -> MedsegError | None:
+    """The user's mistake behind an error that a library has wrapped, or None."""
+    while error is not None and not isinstance(error, MedsegError):
+        error = error.__cause__
+    return error

@@ -79,7 +79,9 @@ def main() -> None:
         write(out / "splits" / split / f"{name}_label.nii.gz", volumes[name][2])
     entries = [{"image": f"scans/{name}.nii.gz", "label": f"vessels/{name}.nii.gz"} for name in volumes]
     datalist = {"training": entries[:1], "validation": entries[1:2], "test": [entries[2]["image"]]}
-    (out / "datalist" / "datalist.json").write_text(json.dumps(datalist, indent=2) + "\n", encoding="utf-8", newline="\n")
+    (out / "datalist" / "datalist.json").write_text(
+        json.dumps(datalist, indent=2) + "\n", encoding="utf-8", newline="\n"
+    )
     rows = [
         "case,patient,image,mask,label",
         "002,anna,scans/002.nii.gz,brains/002.nii.gz,vessels/002.nii.gz",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -12,23 +13,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one verb and return its exit status; every `MedsegError` becomes one line on stderr."""
-    import click
-
+    """Run one verb and return its exit status."""
     from medseg.cli.app import app
+
+    return guarded(lambda: app(args=arguments, prog_name="medseg", standalone_mode=False))
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run a command; a user's mistake, a full disk or Ctrl-C is one line on stderr and a status, no traceback."""
+    import typer
+
     from medseg.errors import MedsegError
 
     log = logging.getLogger("medseg")
     try:
-        status = app(args=arguments, prog_name="medseg", standalone_mode=False)
+        status = command()
         return status if isinstance(status, int) else 0
-    except click.exceptions.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted; finished work stays, run the same command again to go on", 130)
-    except KeyboardInterrupt:
-        return _say("interrupted; finished work stays, run the same command again to go on", 130)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except MedsegError as error:
         log.debug("where it happened", exc_info=True)
         return _say(str(error), 1)
@@ -37,7 +39,14 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         log.debug("where it happened", exc_info=True)
         where = f"{error.filename} " if error.filename else ""
-        return _say(f"{where}must be readable and writable, got {error.strerror or error}; check the path and the free space", 1)
+        reason = error.strerror or error
+        return _say(f"{where}must be readable and writable, got {reason}; check the path and the free space", 1)
+    except Exception as error:
+        # Wrong usage. Newer releases of Typer carry their own click, so the class has no public name.
+        if not (hasattr(error, "show") and hasattr(error, "exit_code")):
+            raise
+        error.show()
+        return int(error.exit_code)
 
 
 def _say(line: str, status: int) -> int:

@@ -34,10 +34,11 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings an
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with the place of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 Region = Annotated[str, typer.Option("--region", help="Score everywhere (all), or inside the brain mask only (brain).")]
+HeldOut = Annotated[bool, typer.Option("--held-out", help="Only cases that training did not see.")]
 Compare = Annotated[bool, typer.Option("--compare", help="Also write k-means' and the untrained head's masks to OUT/comparison.")]
 
 
-def _version(show: bool) -> None:
+def _version(show: bool | None) -> None:
     if show:
         print(f"medseg {__version__}")
         raise typer.Exit
@@ -45,7 +46,7 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _medseg(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = None,
 ) -> None:
     pass
 
@@ -65,7 +66,7 @@ def run(
     verbose: Verbose = False,
 ) -> int:
     """Train, reconstruct and score in one go."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.whole import run_all
 
     summary = run_all(config, scans, out, run=run_folder, references=references, region=region, overrides=overrides, frame=frame)
@@ -84,7 +85,7 @@ def train(
     verbose: Verbose = False,
 ) -> int:
     """Train STEGO on a folder of scans; needs no label."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.training import train_run
 
     return _answer(train_run(config, scans, run_folder, overrides=overrides, frame=frame), as_json)
@@ -96,6 +97,7 @@ def reconstruct(
     scans: Scans,
     out: Out,
     compare: Compare = False,
+    held_out: HeldOut = False,
     overrides: Overrides = [],  # noqa: B006
     frame: Frame = None,
     as_json: AsJson = False,
@@ -103,10 +105,10 @@ def reconstruct(
     verbose: Verbose = False,
 ) -> int:
     """Write 3-D masks on the scans' own grids with a trained run."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.reconstruction import reconstruct_run
 
-    return _answer(reconstruct_run(run_folder, scans, out, compare=compare, overrides=overrides, frame=frame), as_json)
+    return _answer(reconstruct_run(run_folder, scans, out, compare=compare, held_out=held_out, overrides=overrides, frame=frame), as_json)
 
 
 @app.command(epilog="Examples:  medseg score results/mine labels/\n\nmedseg score results/mine labels/ --region brain --json")
@@ -121,7 +123,7 @@ def score(
     verbose: Verbose = False,
 ) -> int:
     """Score masks with Dice, clDice and more, beside baselines."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.scoring import score_results
 
     return _answer(score_results(out, references, into=into, scans=scans, region=region), as_json)
@@ -134,7 +136,7 @@ def demo(
     verbose: Verbose = False,
 ) -> int:
     """Make phantoms, train on them without labels, write masks and a score table."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.demo import run_demo
 
     return _answer(run_demo(out), as_json=False)
@@ -151,7 +153,7 @@ def phantom(
     verbose: Verbose = False,
 ) -> int:
     """Write known-truth phantoms with labels and brain masks."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.demo import write_phantom_folder
 
     return _answer(write_phantom_folder(kind, out, cases=cases, seed=seed), as_json)
@@ -166,13 +168,13 @@ def info(
     verbose: Verbose = False,
 ) -> int:
     """Say what a run, a folder of scans or this installation holds."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     from medseg.workflows.information import describe
 
     return _answer(describe(what, frame=frame), as_json)
 
 
-def _start_logging(quiet: bool, verbose: bool) -> None:
+def start_logging(quiet: bool, verbose: bool) -> None:
     """Messages of medseg go to stderr as plain lines, so stdout stays the answer."""
     log = logging.getLogger("medseg")
     log.handlers = [logging.StreamHandler(sys.stderr)]

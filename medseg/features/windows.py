@@ -10,7 +10,6 @@ arguments alone, so a repeated call gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 
 from medseg.errors import MedsegError
-from medseg.patches.slicing import PLANE_AXES, PatchGeometry, cut_all, plane_shape
+from medseg.patches.slicing import PLANE_AXES, PatchGeometry, cut_all, plane_shape, slices_first
 
 # A thicker slab spends less on the halo that a volume backbone reads around it.
-_SLAB_BYTES = 384 * 2**20
+_SLAB_BYTES = 512 * 2**20
 _SLAB_SLICES = 32
 
 
@@ -186,10 +185,13 @@ class _SlabFeatures:
         in_plane = [slice(int(first), int(last)) for first, last in zip(self._origin, stop, strict=True)]
         axis = PLANE_AXES[geometry.plane]
         box = (*in_plane[1 : axis + 1], in_plane[0], *in_plane[axis + 1 :])
-        self._geometry = replace(geometry, magnification=1, neighbours=0)
+        # Slices come first in memory, as in a sagittal volume: windows overlap, so each voxel is read several times.
+        self._geometry = PatchGeometry("sagittal", geometry.size)
         with torch.no_grad():
             self._features = {
-                id(backbone): torch.as_tensor(backbone.features_of_box(sample, box)).to(device)
+                id(backbone): slices_first(backbone.features_of_box(sample, box), geometry.plane)
+                .contiguous()
+                .to(device)
                 for backbone in backbones
                 if is_volume_backbone(backbone)
             }

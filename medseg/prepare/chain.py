@@ -37,7 +37,7 @@ from monai.transforms.utils import convert_applied_interp_mode
 from monai.utils import TraceKeys
 from torch import Tensor
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, mistake_behind
 from medseg.prepare import mra
 from medseg.prepare.vesselness import flux_maps, scratch_array, tissue_median
 from medseg.scans.cases import Case
@@ -97,7 +97,7 @@ def prepare_case(case: Case, transforms: Compose) -> dict[Hashable, Any]:
     try:
         return transforms({"case": case})
     except Exception as error:
-        reason = _medseg_error(error)
+        reason = mistake_behind(error)
         if reason is None:
             raise
         named = str(reason) if case.case_id in str(reason) else f"case {case.case_id}: {reason}"
@@ -214,9 +214,9 @@ class BrainRegion(Transform):
         image: MetaTensor = data["image"]
         region, source = self._find(data)
         voxel_ml = float(np.prod(voxel_spacing(image))) / 1000
-        region_ml = round(int(region.sum()) * voxel_ml, 1)
+        region_ml = int(region.sum()) * voxel_ml
         _log.info("%s: region by %s, %.0f ml of %.0f ml", data["case_id"], source, region_ml, region.size * voxel_ml)
-        facts = {**data["facts"], "region_source": source, "region_ml": region_ml}
+        facts = {**data["facts"], "region_source": source, "region_ml": round(region_ml, 1)}
         return {**data, "region": _like(region.view(np.uint8), image, trace=False), "facts": facts}
 
     def _find(self, data: Mapping[Hashable, Any]) -> tuple[Bool[np.ndarray, "i j k"], str]:
@@ -241,7 +241,6 @@ class BrainRegion(Transform):
         region = mra.builtin_brain_mask(image, spacing)
         if region.any():
             return region, "builtin"
-        _log.info("%s: builtin finds no brain here; the whole volume is searched", case.case_id)
         return np.ones(image.shape, bool), "whole volume (builtin found no brain)"
 
 
@@ -314,10 +313,3 @@ def _like(array: Shaped[np.ndarray, "i j k"], image: MetaTensor, *, trace: bool 
 def _anonymous(step: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded step that any instance of its transform may undo, also after pickling."""
     return {**copy.deepcopy(dict(step)), TraceKeys.ID: TraceKeys.NONE}
-
-
-def _medseg_error(error: BaseException | None) -> MedsegError | None:
-    """The user's mistake behind an error that MONAI has wrapped."""
-    while error is not None and not isinstance(error, MedsegError):
-        error = error.__cause__
-    return error

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import cc3d
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, generate_binary_structure
 
 Spacing = Sequence[float]
@@ -33,7 +33,7 @@ EDGE_SALIENCE = 0.22
 """Least q inside the wall, below the core's .3; .12 after a network, which has better reasons than q."""
 
 
-def label_components(mask: Bool[np.ndarray, "i j k"]) -> tuple[Int[np.ndarray, "i j k"], int]:
+def label_components(mask: Bool[np.ndarray, "i j k"]) -> tuple[Integer[np.ndarray, "i j k"], int]:
     """Number the 26-connected components from 1, 0 outside; return them and their count."""
     labels, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, return_N=True)
     return labels, int(count)

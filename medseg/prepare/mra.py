@@ -40,6 +40,8 @@ SKULL_DEPTH_MM = (4.0, 18.0)
 SKULL_DARKNESS = 0.7
 """Bone is darker than this share of both the scalp outside and the brain inside of it."""
 
+GRAIN_MM = 1.0
+"""sd of a smoothing by half a block, so that noise tears no holes into tissue where voxels are as large as blocks."""
 HEAD_CLOSING_MM = 10.0
 """Closes the dark gaps in scalp and bone, sinuses and ear canals up to twice this width."""
 BOX_SIDE_SHARE = 0.5
@@ -114,9 +116,11 @@ def is_stripped(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> bool:
         return False
     factors, coarse_spacing = _coarsening(spacing)
     coarse = _shrink(image, factors)
-    content = _fill_slices(_shrink(image != background, factors) > 0.5)
-    if content.all() or not content.any():
+    blank = _shrink(image == background, factors)
+    # Noise that was cut at zero also has one frequent value, but scattered, not in whole areas.
+    if ndimage.binary_erosion(blank > 0.99, border_value=1).mean() < CONSTANT_SHARE:
         return False
+    content = _fill_slices(blank < 0.5)
     depth = _depth(content, coarse_spacing)
     shells = [coarse[(depth > start) & (depth <= start + COARSE_MM)] for start in np.arange(0, 30, COARSE_MM)]
     profile = [float(np.median(shell)) for shell in shells if shell.size]
@@ -185,6 +189,7 @@ def builtin_brain_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> B
 
 def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     """The brain on the coarse grid, or why there is none."""
+    image = ndimage.gaussian_filter(image, [GRAIN_MM / size for size in spacing])
     bright = image > _air_threshold(image)
     head = _largest(_fill_slices(_close(bright, HEAD_CLOSING_MM, spacing)))
     if not head.any():
@@ -195,7 +200,7 @@ def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     depth = _depth(head, spacing)
     deep = bright & (depth > DEEP_MM)
     if not deep.any():
-        return deep, "the head is too thin"
+        return deep, "nothing lies deep enough below a surface"
 
     level = _tissue_level(image, float(np.median(image[deep])), depth > BRAIN_DEPTH_MM, spacing)
     low, high = TISSUE_BAND

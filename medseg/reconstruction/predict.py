@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from medseg.features.windows import window_features
+from medseg.features.windows import batch_count, window_features
 from medseg.patches.slicing import PatchGeometry, grid_locations
+from medseg.prepare.vesselness import scratch_array
 from medseg.progress import track
 from medseg.reconstruction.blend import Blender
 from medseg.stego.model import Clusterer
@@ -69,17 +70,20 @@ def predict_case(
     """
     shape = tuple(sample["image"].shape[1:])
     region = np.asarray(sample["region"][0]) > 0
-    total = {name: np.zeros((len(values), *shape), dtype=np.float32) for name in methods}
+    # Scratch on disk: one volume a class and method would be the largest share of memory.
+    total = {name: scratch_array((len(values), *shape)) for name in methods}
     for plane in planes:
         view = replace(geometry, plane=plane)
         locations = grid_locations(shape, view, region)
-        blenders = {name: Blender(shape, view, channels=len(values)) for name in methods}
+        blenders = {
+            name: Blender(shape, view, channels=len(values), out=out, share=1 / len(planes)) for name, out in total.items()
+        }
         windows = window_features(sample, locations, view, backbones, device=device, batch_size=batch)
-        batches = -(-len(locations) // batch)
+        batches = batch_count(locations, shape, view, backbones, batch)
         with torch.inference_mode():
             for where, features in track(windows, f"{sample['case_id']}: {plane} windows", total=batches):
                 for name, method in methods.items():
                     blenders[name].add(method.class_probabilities(features, values).cpu(), where)
-        for name, blender in blenders.items():
-            total[name] += blender.result() / len(planes)
+        for blender in blenders.values():
+            blender.result()
     return total

@@ -104,7 +104,9 @@ def mip_picture(
         grey = _grey(orient(shown.max(axis=plane.axis)), window)
         _show(row[0], grey, plane, spacing)
         if mask is not None:
-            _show(row[1], _blend(0.55 * grey, _coloured(mask, plane.axis, colours)), plane, spacing)
+            layer = _shaded(mask, plane.axis, colours)
+            alpha = 0.85 * layer[..., 3:]
+            _show(row[1], (1 - alpha) * 0.55 * grey + alpha * layer[..., :3], plane, spacing)
     if mask is not None and not np.any(mask):
         _note(axes[0][1], "the mask is empty")
     _save(figure, path)
@@ -186,9 +188,9 @@ def demo_picture(
     for row_axes, row in zip(axes, rows, strict=True):
         shown = row.image if row.region is None else np.where(row.region, row.image, row.image.min())
         pictures = [_grey(orient(shown.max(axis=plane.axis)), _window(row.image, row.region))]
-        pictures.append(_shaded(row.predicted, plane.axis, _PALETTE[0]))
+        pictures.append(_shaded(row.predicted, plane.axis, None)[..., :3])
         if row.reference is not None:
-            pictures.append(_shaded(row.reference, plane.axis, "#f2f4f8"))
+            pictures.append(_shaded(row.reference, plane.axis, {1: "#f2f4f8"})[..., :3])
         for column, axis in enumerate(row_axes):
             if column < len(pictures):
                 _show(axis, pictures[column], plane, row.spacing, letters=column == 0)
@@ -355,34 +357,21 @@ def _outlined(plane_labels: np.ndarray, colours: Mapping[int, str] | None) -> li
     return found
 
 
-def _coloured(labels: np.ndarray, axis: int, colours: Mapping[int, str] | None) -> list[Float[np.ndarray, "h w 4"]]:
-    """A shaded RGBA layer for each class, projected along an axis."""
-    layers = []
-    for value in sorted({*np.unique(labels).tolist()} - {0}):
-        inside = labels == value
-        alpha = orient(inside.any(axis=axis)).astype(float)
-        layers.append(np.dstack([_shaded(inside, axis, _colour(int(value), colours)), alpha]))
-    return layers
-
-
-def _blend(picture: Float[np.ndarray, "h w 3"], layers: list[Float[np.ndarray, "h w 4"]]) -> Float[np.ndarray, "h w 3"]:
-    for layer in layers:
-        alpha = 0.85 * layer[..., 3:]
-        picture = (1 - alpha) * picture + alpha * layer[..., :3]
-    return picture
-
-
-def _shaded(mask: Bool[np.ndarray, "i j k"], axis: int, colour: str) -> Float[np.ndarray, "h w 3"]:
-    """A mask projected along an axis in one colour, darker with its distance from the viewer."""
+def _shaded(labels: np.ndarray, axis: int, colours: Mapping[int, str] | None) -> Float[np.ndarray, "h w 4"]:
+    """Labels as seen along an axis: the nearest one's colour, darker with its distance; transparent where none is."""
     # The viewer of an axial, coronal or sagittal picture stands at the feet, in front, and at the patient's left.
-    seen = np.flip(mask, axis=1) if axis == 1 else mask
-    any_voxel = seen.any(axis=axis)
-    depth = np.where(any_voxel, seen.argmax(axis=axis), 0).astype(float)
-    if any_voxel.any():
-        near, far = depth[any_voxel].min(), depth[any_voxel].max()
-        depth = (depth - near) / max(far - near, 1)
-    shade = np.where(any_voxel, 1 - 0.6 * depth, 0)
-    return orient(shade)[..., None] * np.asarray(to_rgb(colour))
+    seen = np.flip(labels, axis=1) if axis == 1 else labels
+    depth = (seen > 0).argmax(axis=axis)
+    nearest = np.take_along_axis(seen, np.expand_dims(depth, axis), axis).squeeze(axis).astype(int)
+    drawn = nearest > 0
+    shade = np.zeros(drawn.shape)
+    if drawn.any():
+        near, far = depth[drawn].min(), depth[drawn].max()
+        shade[drawn] = 1 - 0.6 * (depth[drawn] - near) / max(far - near, 1)
+    palette = np.zeros((int(nearest.max()) + 1, 3))
+    for value in np.unique(nearest[drawn]).tolist():
+        palette[value] = to_rgb(_colour(value, colours))
+    return orient(np.dstack([shade[..., None] * palette[nearest], drawn]))
 
 
 def _save(figure: Figure, path: Path) -> None:

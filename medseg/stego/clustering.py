@@ -55,7 +55,7 @@ class PointSample:
 def salience_threshold(dataset: PatchDataset, top: float, seed: int) -> float:
     """The salience above which a pixel belongs to the share `top` of all pixels, from up to 2000 patches."""
     chosen = _some_patches(dataset, np.random.default_rng([seed, 2]))
-    return _threshold(np.concatenate([_salience(dataset, index) for index in chosen]), top)
+    return _threshold(np.concatenate([_salience(dataset, index) for index in chosen.tolist()]), top)
 
 
 def sample_points(
@@ -73,7 +73,7 @@ def sample_points(
     random = np.random.default_rng([seed, 3])
     chosen = _some_patches(dataset, random)
     (height, width), area = dataset.grid, dataset.grid[0] * dataset.grid[1]
-    salience = np.concatenate([_salience(dataset, index) for index in chosen])
+    salience = np.concatenate([_salience(dataset, index) for index in chosen.tolist()])
     candidates = np.flatnonzero(salience > _threshold(salience, salient_top))
     salient_count = min(round(count * salient_share), len(candidates))
     uniform_count = min(count - salient_count, len(salience))
@@ -114,7 +114,7 @@ def _some_patches(dataset: PatchDataset, random: np.random.Generator) -> Int[np.
 
 def _salience(dataset: PatchDataset, index: int) -> Float[np.ndarray, "p"]:
     """Salience of a patch on its feature grid, flat."""
-    return dataset.salience(int(index)).numpy().ravel()
+    return dataset.salience(index).numpy().ravel()
 
 
 def _threshold(salience: np.ndarray, top: float) -> float:

@@ -81,13 +81,13 @@ def feature_correspondence(
 
 
 def pair_loss(
-    feature_correspondence: Float[Tensor, "b s t s t"],
-    code_correspondence: Float[Tensor, "b s t s t"],
+    feature_correspondence: Float[Tensor, "*pairs"],
+    code_correspondence: Float[Tensor, "*pairs"],
     shift: float,
     *,
     zero_clamp: bool,
     stabilise: bool,
-) -> Float[Tensor, "b s t s t"]:
+) -> Float[Tensor, "*pairs"]:
     """Loss of every point pair: `-clamp(code correspondence) * (feature correspondence - shift)` (eq. 3)."""
     if zero_clamp or stabilise:
         clamped = code_correspondence.clamp(0.0 if zero_clamp else None, STABILISE_MAX if stabilise else None)

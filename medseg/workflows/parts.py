@@ -20,7 +20,7 @@ from monai.data import MetaTensor, PersistentDataset
 from monai.transforms import Compose, Orientation, Spacing
 
 from medseg import config as sections
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, mistake_behind
 from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.features.filterbank import FilterBank
 from medseg.features.windows import feature_shape, is_volume_backbone, join_features
@@ -112,7 +112,10 @@ def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> Iterator[dic
     dataset = PersistentDataset(
         [case], partial(_prepare_plain, chain=chain), cache_dir=cache, hash_func=partial(_constant_key, key=key)
     )
-    sample = dict(dataset[0])
+    try:
+        sample = dict(dataset[0])
+    except RuntimeError as error:  # MONAI wraps what its transforms raise
+        raise (mistake_behind(error) or error) from error
     image = sample["image"]  # from the cache it comes without its affine
     sample["image"] = MetaTensor(image.as_tensor() if isinstance(image, MetaTensor) else image, affine=sample.pop("affine"))
     yield sample

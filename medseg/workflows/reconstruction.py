@@ -40,6 +40,7 @@ def reconstruct_run(
     out: Path,
     *,
     compare: bool = False,
+    held_out: bool = False,
     overrides: Sequence[str] = (),
     frame: int | None = None,
 ) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def reconstruct_run(
         scans: folder, datalist, CSV or one scan.
         out: result folder.
         compare: also write the masks of the other methods to `out/comparison`.
+        held_out: only the cases that training did not see.
         overrides: `section.key=value` for prepare, naming and reconstruct.
         frame: which frame of scans that hold several.
 
@@ -65,12 +67,16 @@ def reconstruct_run(
     if out.exists() and not out.is_dir():
         raise MedsegError(f"{out} must be a folder or new, got a file; choose another -o")
     listing = find_cases(scans, frame=frame, skip=(out, run))
-    parts.say_listing(listing)
     fabric = parts.start_fabric(config.run)
-    job = _Job(record, config, scans, out, compare, fabric.device)
-    mine = listing.cases[fabric.global_rank :: fabric.world_size]
     if fabric.is_global_zero:
-        parts.say_estimate(listing.cases, config, training=False)
+        parts.say_listing(listing)
+    job = _Job(record, config, scans, out, compare, fabric.device)
+    cases = [case for case in listing.cases if not (held_out and record.trained_on(hash_file(case.image)))]
+    if not cases:
+        raise MedsegError(f"{scans} must hold a scan that training did not see, got none; leave out --held-out")
+    mine = cases[fabric.global_rank :: fabric.world_size]
+    if fabric.is_global_zero:
+        parts.say_estimate(cases, config, training=False)
     skipped = [case.case_id for case in mine if job.is_done(case)]
     failed = {} if fabric.global_rank else dict(listing.problems)
     todo = [case for case in mine if case.case_id not in skipped]
@@ -86,7 +92,7 @@ def reconstruct_run(
     fabric.barrier()
     failed = parts.gathered(fabric, failed)
     skipped = sorted(parts.gathered(fabric, dict.fromkeys(skipped, "")))
-    done = sorted(case.case_id for case in listing.cases if case.case_id not in failed and case.case_id not in skipped)
+    done = sorted(case.case_id for case in cases if case.case_id not in failed and case.case_id not in skipped)
     if fabric.is_global_zero and (done or skipped):
         job.write_shared_files()
         write_json(out / "summary.json", _summary(out, scans, record, failed))
@@ -171,7 +177,7 @@ class _Job:
             if name == main:
                 kept = labels
         files += self._write_maps(case, sample, probabilities[main], volume)
-        files += self._write_pictures(case, kept > 0, volume)
+        files += self._write_pictures(case, kept, volume)
         voxel_ml = float(np.prod(volume.spacing)) / 1000
         manifest = {
             "case": case.case_id,
@@ -210,10 +216,11 @@ class _Job:
         write_labels(where, _on_source(region, sample, nearest=True)[0].astype(np.uint8), source=case.image)
         return [probability, uncertainty, where]
 
-    def _write_pictures(self, case: Case, mask: np.ndarray, volume: Volume) -> list[Path]:
+    def _write_pictures(self, case: Case, labels: np.ndarray, volume: Volume) -> list[Path]:
         mip, overlay = (self.out / "plots" / f"{case.case_id}_{kind}.png" for kind in ("mip", "overlay"))
-        mip_picture(volume.image, mask, volume.spacing, mip, title=case.case_id)
-        overlay_picture(volume.image, mask, volume.spacing, overlay, title=case.case_id)
+        colours = {entry.value: entry.colour for entry in self.naming[self.config.reconstruct.method].classes}
+        for draw, path in ((mip_picture, mip), (overlay_picture, overlay)):
+            draw(volume.image, labels, volume.spacing, path, title=case.case_id, region=volume.region, colours=colours)
         return [mip, overlay]
 
     def write_shared_files(self) -> None:

@@ -124,7 +124,7 @@ def _image_of(manifest: Mapping[str, Any], scans: Path) -> np.ndarray | None:
 
 
 def _as_lines(table: Any) -> list[str]:
-    console = Console(width=160)
+    console = Console(width=80)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip().splitlines()

@@ -169,7 +169,7 @@ def test_layer_scale_and_registers_of_dinov2_are_read():
     published = dict(timms.state_dict())
     published["register_tokens"] = published.pop("reg_token")
     table = published.pop("pos_embed")
-    first = torch.full((1, 1, 64), 0.25)
+    first = torch.randn(1, 1, 64)
     published["cls_token"] = published["cls_token"] - first
     published["pos_embed"] = torch.cat([first, table], dim=1)
     rebuilt = vit_from_weights(published, 2).eval()
@@ -235,9 +235,11 @@ ERRORS = [OSError("Name or service not known"), RuntimeError("no weights"), Valu
 
 @pytest.mark.parametrize("error", [*ERRORS, huggingface_hub.errors.LocalEntryNotFoundError("not\nlocal")])
 def test_weights_out_of_reach_end_in_one_line_with_three_ways_out(error, empty_hub_cache, monkeypatch, tmp_path):
+    limits = []
+
     class NoNetwork:
         def head(self, url, timeout):
-            assert timeout <= 5
+            limits.append(timeout)
             raise error
 
     monkeypatch.setattr(backbones, "get_session", NoNetwork)
@@ -246,6 +248,7 @@ def test_weights_out_of_reach_end_in_one_line_with_three_ways_out(error, empty_h
         load_slice_backbone("vit_small_patch8_224.dino")
     message = str(caught.value)
     assert "\n" not in message
+    assert limits == [5]
     for words in ("vit_small_patch8_224.dino", "features.checkpoint", str(tmp_path / "hub"), "tof_mra"):
         assert words in message
 
@@ -283,6 +286,7 @@ def test_every_backbone_keeps_its_promises(name):
     backbone = load_slice_backbone(name, pretrained=False)
     assert isinstance(backbone, SliceBackbone)
     assert not isinstance(backbone, VolumeBackbone)
+    torch.manual_seed(11)
     before = torch.random.get_rng_state()
     again = load_slice_backbone(name, pretrained=False)
     assert torch.equal(before, torch.random.get_rng_state())

@@ -51,10 +51,12 @@ def test_the_patients_left_front_is_drawn_at_the_right_top(scan: tuple[np.ndarra
 
 
 def test_views_have_the_proportions_of_mm(tmp_path: Path) -> None:
-    cube = np.random.default_rng(0).random((20, 20, 10)).astype(np.float32)
+    cube = np.ones((20, 20, 10), dtype=np.float32)
+    cube[:5, :5, :4] = 0
     mip_picture(cube, None, (1.0, 1.0, 2.0), tmp_path / "cube.png")
-    height, width = imread(tmp_path / "cube.png").shape[:2]
-    assert height / width == pytest.approx(3, rel=0.08)  # three squares below each other
+    picture = imread(tmp_path / "cube.png")
+    assert picture.shape[0] / picture.shape[1] == pytest.approx(3, rel=0.08)  # three squares below each other,
+    assert (picture[..., 0] > 0.5).mean() > 0.85  # and filled
 
 
 def test_the_picture_of_a_mask_differs_from_that_of_another(
@@ -76,6 +78,17 @@ def test_several_classes_have_several_colours(scan: tuple[np.ndarray, np.ndarray
     assert ((picture[..., 2] > 0.4) & (picture[..., 0] < 0.3)).any()
 
 
+def test_the_nearer_class_hides_the_farther_one(tmp_path: Path) -> None:
+    labels = np.zeros((16, 16, 16), dtype=np.uint8)
+    labels[4:12, 4:12, 2:4], labels[4:12, 4:12, 12:14] = 1, 2  # seen from the feet, class 1 is in front
+    mip_picture(
+        labels.astype(np.float32), labels, (1.0, 1.0, 1.0), tmp_path / "x.png", colours={1: "#ff0000", 2: "#0000ff"}
+    )
+    axial = imread(tmp_path / "x.png")[: imread(tmp_path / "x.png").shape[0] // 3]
+    assert red_share(axial).any()
+    assert not (axial[..., 2] > 2 * axial[..., 0] + 0.1).any()
+
+
 def test_a_region_hides_what_lies_outside_it(scan: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     image, mask = scan
     bright = image.copy()
@@ -94,8 +107,9 @@ def test_informative_slices_are_the_fullest_of_three_equal_parts() -> None:
     assert informative_slices(np.zeros((4, 4, 1), dtype=bool)) == [0]
 
 
-@pytest.mark.parametrize("shape", [(7, 9, 5), (12, 10, 1), (48, 5, 6), (1, 8, 9)])
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "full"), [((7, 9, 5), True), ((12, 10, 1), False), ((48, 5, 6), False), ((1, 8, 9), True)]
+)
 def test_odd_shapes_empty_and_full_masks_can_be_drawn(shape: tuple[int, int, int], full: bool, tmp_path: Path) -> None:
     image, mask = np.ones(shape, dtype=np.float32), np.full(shape, full)
     mip_picture(image, mask, SPACING, tmp_path / "mip.png", "title")

@@ -186,7 +186,7 @@ def test_source_without_scans_is_one_clear_line(tmp_path: Path, name: str, words
 
 def test_only_unusable_cases_are_an_error_that_names_one(tmp_path: Path) -> None:
     _touch(tmp_path, "002_img.nii", "002.mha")
-    with pytest.raises(MedsegError, match="1 unusable .002 must have one scan"):
+    with pytest.raises(MedsegError, match=r"1 unusable .002 must have one scan"):
         find_cases(tmp_path)
 
 

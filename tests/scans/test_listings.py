@@ -79,7 +79,9 @@ def test_csv_without_a_header_is_one_clear_line(folder: Path) -> None:
 
 
 def test_unknown_column_is_said(folder: Path) -> None:
-    assert find_cases(_csv(folder, "image,age\nb.nii,50\n")).notes == ("columns of cases.csv without meaning here: age",)
+    assert find_cases(_csv(folder, "image,age\nb.nii,50\n")).notes == (
+        "columns of cases.csv without meaning here: age",
+    )
 
 
 def test_datalist_gives_splits(folder: Path) -> None:

@@ -60,7 +60,9 @@ def test_an_empty_region_is_refused() -> None:
 
 @pytest.mark.skipif("MEDSEG_TEST_DATA" not in os.environ, reason="MEDSEG_TEST_DATA names no folder of test data")
 @pytest.mark.parametrize(
-    ("rule", "expected"), [(brightest_1_percent, 0.899), (otsu, 0.920), (median_6mad, 0.449)], ids=lambda one: str(one)
+    ("rule", "expected"),
+    [(brightest_1_percent, 0.899), (otsu, 0.920), (median_6mad, 0.449)],
+    ids=["brightest", "otsu", "median"],
 )
 def test_the_rules_reach_the_recorded_dice_on_a_phantom(rule: object, expected: float) -> None:
     import nibabel as nib

@@ -62,6 +62,16 @@ def test_a_shift_of_two_voxels_is_seen_and_one_tolerated() -> None:
     assert surface_dice(np.roll(reference, 6, axis=2), reference) == 0
 
 
+def test_the_worse_direction_counts() -> None:
+    line = np.zeros((24, 3, 3), dtype=bool)
+    line[:, 1, 1] = True
+    half = line.copy()
+    half[12:] = False  # all of it lies on the line, but the line's other end is far from it
+    expected_mm = np.percentile([0.0] * 12 + [0.5 * step for step in range(1, 13)], 95)
+    assert hausdorff_95(half, line, (0.5, 1.0, 1.0)) == pytest.approx(expected_mm)
+    assert hausdorff_95(line, half, (0.5, 1.0, 1.0)) == pytest.approx(expected_mm)
+
+
 def test_there_is_no_distance_to_nothing() -> None:
     empty, full = np.zeros((4, 4, 4), dtype=bool), np.ones((4, 4, 4), dtype=bool)
     for pair in ((empty, empty), (empty, full), (full, empty)):

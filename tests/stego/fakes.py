@@ -18,7 +18,9 @@ class FakeStore:
 
     plane = "axial"
 
-    def __init__(self, case_id: str, count: int, *, patient: str = "", dim: int = 6, side: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self, case_id: str, count: int, *, patient: str = "", dim: int = 6, side: int = 8, seed: int = 0
+    ) -> None:
         self.case_id, self.patient = case_id, patient or case_id
         random = np.random.default_rng(seed)
         self.tissue = np.zeros((count, side, side), dtype=np.int64)
@@ -58,9 +60,11 @@ def one_process() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
 
 
-def train_in_processes(fabric: Fabric, run_dir: Path, settings: StegoSettings) -> None:
+def train_in_processes(fabric: Fabric, runs: dict[str, dict[str, Any]]) -> None:
+    """Train one run for each folder; takes plain values, which is all that a launcher passes on."""
     from medseg.stego.training import train
 
-    dataset = fake_dataset(labelled=True)
-    pairs = find_pairs(dataset, neighbours=settings.neighbours)
-    train(dataset, pairs, settings, run_dir=run_dir, fabric=fabric, seed=3)
+    for folder, changes in runs.items():
+        settings, dataset = small_settings(**changes), fake_dataset(labelled=True)
+        pairs = find_pairs(dataset, neighbours=settings.neighbours)
+        train(dataset, pairs, settings, run_dir=Path(folder), fabric=fabric, seed=3)

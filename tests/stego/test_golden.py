@@ -88,7 +88,9 @@ def tiny_vit(image: Tensor, weights: dict[str, Tensor], heads: int = 6) -> Tenso
     tokens = tokens + tiny_positions(weights["pos_embed"], rows, columns)
 
     def norm(values: Tensor, name: str) -> Tensor:
-        return functional.layer_norm(values, values.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+        return functional.layer_norm(
+            values, values.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6
+        )
 
     def linear(values: Tensor, name: str) -> Tensor:
         return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]

@@ -59,7 +59,7 @@ class StopsAt(PatchDataset):
 
 @pytest.mark.parametrize("sampling", ["maps", "corners", "pixels"])
 def test_training_finds_the_tissues_and_beats_the_untrained_start(tmp_path: Path, sampling: str) -> None:
-    found = run(tmp_path, small_settings(steps=40, sampling=sampling, log_every=39))
+    found = run(tmp_path, small_settings(steps=40, sampling=sampling, learning_rate=5e-3))
     dataset = fake_dataset()
     points = found.points
     truth = np.array(
@@ -70,9 +70,8 @@ def test_training_finds_the_tissues_and_beats_the_untrained_start(tmp_path: Path
         table = np.zeros((3, 3))
         np.add.at(table, (clusters, truth), 1)
         assert table.max(1).sum() / len(truth) > (0.6 if name == "untrained" else 0.9), name
-    first, last = rows(tmp_path)[0], rows(tmp_path)[-1]
-    assert float(last["loss/contrastive"]) < float(first["loss/contrastive"])
-    assert not found.health.alarms
+    totals = [float(row["loss/total"]) for row in rows(tmp_path)]
+    assert np.mean(totals[-5:]) < np.mean(totals[:5]) - 0.05
 
 
 def test_every_method_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -86,12 +85,12 @@ def test_every_method_is_read_back_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(again.probabilities(features).argmax(1).flatten(), again.assign(points))
 
 
-@pytest.mark.parametrize("reads", [0, 45, 60, 75, 92])
+@pytest.mark.parametrize("reads", [3, 40, 58, 72, 84])
 def test_a_killed_training_goes_on_bit_by_bit(tmp_path: Path, reads: int) -> None:
     settings = small_settings(shifts="auto", rec_weight=0.2, crf_weight=0.3, crf_samples=20, reset_probe_steps=4)
     whole = run(tmp_path / "whole", settings)
     with pytest.raises(Stop):
-        run(tmp_path / "cut", settings, StopsAt(fake_dataset(), 24 + reads if reads else 3))
+        run(tmp_path / "cut", settings, StopsAt(fake_dataset(), reads))
     again = run(tmp_path / "cut", settings)
     assert again.shifts == whole.shifts
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
@@ -226,16 +225,18 @@ def test_weights_of_step_0_depend_on_the_seed_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("sampling", ["maps", "corners"])
-def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sampling: str) -> None:
-    settings = small_settings(steps=3, shifts="auto", sampling=sampling, rec_weight=0.1 if sampling == "maps" else 0.0)
-    train_in_processes(one_process(), tmp_path / "one", settings)
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
-    fabric.launch(train_in_processes, tmp_path / "two", settings)
-    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        for name in one:
-            if name.startswith(("loss/", "cd/")) and one[name]:
-                assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-5), (one["step"], name)
-    weights = [ClusterModel.load(tmp_path / name / "methods" / "stego").state_dict() for name in ("one", "two")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-4)
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
+    changes = {"maps": {"rec_weight": 0.1}, "corners": {"sampling": "corners"}}
+    common = {"steps": 3, "shifts": "auto"}
+    runs = [{str(tmp_path / n / name): common | changes[name] for name in changes} for n in ("one", "two")]
+    train_in_processes(one_process(), runs[0])
+    Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(train_in_processes, runs[1])
+    for name in changes:
+        for one, two in zip(rows(tmp_path / "one" / name), rows(tmp_path / "two" / name), strict=True):
+            for column in (column for column in one if column.startswith(("loss/", "cd/")) and one[column]):
+                assert float(two[column]) == pytest.approx(float(one[column]), abs=1e-5), (name, one["step"], column)
+        first, second = (
+            ClusterModel.load(tmp_path / n / name / "methods" / "stego").state_dict() for n in ("one", "two")
+        )
+        for key, value in first.items():
+            torch.testing.assert_close(second[key], value, atol=1e-4, rtol=1e-4)
