@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -80,8 +81,22 @@ def make_step() -> Callable[[dict[str, Tensor], int], None]:
     return step
 
 
-def measure(repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds a step, stored and live, one value a turn."""
+class Spent(NamedTuple):
+    """Seconds of one step: on the clock, and of computing on all cores (which other programs disturb less)."""
+
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], None], steps: int) -> Spent:
+    """Mean over `steps` steps of what `work` does in all."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Spent((time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps)
+
+
+def measure(repeats: int) -> tuple[list[Spent], list[Spent]]:
+    """Time of a stored and of a live step, one value a turn."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         sample, locations, stored = make_store(Path(folder))
         batches = endless_batches(PatchDataset([stored]))
@@ -89,25 +104,21 @@ def measure(repeats: int) -> tuple[list[float], list[float]]:
         step = make_step()
         drawn = np.random.default_rng(1)
 
-        backbone(torch.zeros(1, 3, 224, 224))  # warms both paths up
-        step(next(batches), 0)
+        def stored_steps() -> None:
+            for number in range(STORED_STEPS_A_TURN):
+                step(next(batches), number)
 
-        def live_batch() -> dict[str, Tensor]:
+        def live_step() -> None:
             images = cut_all(sample["image"], locations[drawn.integers(PATCHES, size=2 * BATCH)], GEOMETRY)
             features = backbone(to_rgb(images))
             assert features.shape == (2 * BATCH, DIM, 28, 28)
-            return {"features": features[:BATCH], "positive_features": features[BATCH:]}
+            step({"features": features[:BATCH], "positive_features": features[BATCH:]}, 0)
 
-        stored_seconds, live_seconds = [], []
-        for turn in range(repeats):
-            began = time.perf_counter()
-            for number in range(STORED_STEPS_A_TURN):
-                step(next(batches), number)
-            stored_seconds.append((time.perf_counter() - began) / STORED_STEPS_A_TURN)
-            began = time.perf_counter()
-            step(live_batch(), turn)
-            live_seconds.append(time.perf_counter() - began)
-    return stored_seconds, live_seconds
+        backbone(torch.zeros(1, 3, 224, 224))  # warms both paths up
+        step(next(batches), 0)
+        turns = [(timed(stored_steps, STORED_STEPS_A_TURN), timed(live_step, 1)) for _ in range(repeats)]
+    stored_spent, live_spent = zip(*turns, strict=True)
+    return list(stored_spent), list(live_spent)
 
 
 def main() -> None:
@@ -117,11 +128,16 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     stored, live = measure(repeats)
-    ratios = [slow / fast for fast, slow in zip(stored, live, strict=True)]
-    print(f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load before the run {load:.1f}")
-    print(f"step on stored features   {statistics.median(stored):8.3f} s  ({min(stored):.3f} - {max(stored):.3f})")
-    print(f"step with live ViT-S/8    {statistics.median(live):8.3f} s  ({min(live):.3f} - {max(live):.3f})")
-    print(f"live / stored             {statistics.median(ratios):8.1f} x  ({min(ratios):.1f} - {max(ratios):.1f})")
+    print(
+        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load before the run {load:.1f}, {repeats} turns"
+    )
+    for clock in Spent._fields:
+        fast, slow = ([getattr(spent, clock) for spent in spents] for spents in (stored, live))
+        ratios = [b / a for a, b in zip(fast, slow, strict=True)]
+        print(
+            f"{clock:>4} seconds a step: stored {statistics.median(fast):7.3f}, live {statistics.median(slow):8.3f}; "
+            f"live / stored {statistics.median(ratios):.1f}x ({min(ratios):.1f} - {max(ratios):.1f})"
+        )
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ class Reconstruct(Section):
     def _steps_as_name_and_numbers(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             return value
-        steps = []
+        steps: list[Any] = []
         for step in value:
             if isinstance(step, str):
                 steps.append((step, {}))

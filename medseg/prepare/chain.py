@@ -88,7 +88,7 @@ def mra_transforms(
     return Compose(steps)
 
 
-def prepare_case(case: Case, transforms: Compose) -> dict[Hashable, Any]:
+def prepare_case(case: Case, transforms: Compose) -> dict[str, Any]:
     """Prepare one case.
 
     Raises:
@@ -105,7 +105,7 @@ def prepare_case(case: Case, transforms: Compose) -> dict[Hashable, Any]:
 
 
 def invert(
-    values: Shaped[Tensor, "c i j k"], sample: Mapping[Hashable, Any], *, nearest: bool
+    values: Shaped[Tensor, "c i j k"], sample: Mapping[str, Any], *, nearest: bool
 ) -> Shaped[np.ndarray, "c i0 j0 k0"]:
     """Bring values on the prepared grid back to the scan's stored grid.
 

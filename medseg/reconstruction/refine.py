@@ -31,6 +31,7 @@ class Volume:
         image: grey values in tissue medians.
         region: where to look.
         salience: scaled flux `q`.
+        tubularity: oriented flux over contrast.
         spacing: voxel size in mm.
         alarm: why no vessel is to be expected here, or None.
     """
@@ -38,6 +39,7 @@ class Volume:
     image: Float[np.ndarray, "i j k"]
     region: Bool[np.ndarray, "i j k"]
     salience: Float[np.ndarray, "i j k"]
+    tubularity: Float[np.ndarray, "i j k"]
     spacing: tuple[float, float, float]
     alarm: str | None = None
 
@@ -103,6 +105,19 @@ def _hysteresis(state: State, volume: Volume, low: float = 0.3, high: float = 0.
 def _half_maximum_edge(state: State, volume: Volume, fraction: float = 0.5) -> State:
     edge = vesselness.half_maximum_edge(volume.image, state.mask, volume.spacing, fraction=fraction)
     return replace(state, mask=edge)
+
+
+def _tubes(
+    state: State,
+    volume: Volume,
+    sure_salience: float = vesselness.SURE_SALIENCE,
+    min_tubularity: float = vesselness.CORE_TUBULARITY,
+) -> State:
+    """Drop components that are neither very salient nor shaped like tubes: fat strands, sinus walls."""
+    kept = vesselness.drop_unlike_tubes(
+        state.mask, volume.salience, volume.tubularity, sure_salience=sure_salience, min_tubularity=min_tubularity
+    )
+    return replace(state, mask=kept)
 
 
 def _radius_edge(state: State, volume: Volume, q_min: float = 0.22) -> State:
@@ -171,6 +186,7 @@ STEPS: Mapping[str, Callable[..., State]] = {
     "crf_2d": _crf_2d,
     "crf_3d": _crf_3d,
     "hysteresis": _hysteresis,
+    "tubes": _tubes,
     "half_maximum_edge": _half_maximum_edge,
     "radius_edge": _radius_edge,
     "components": _components,

@@ -29,8 +29,9 @@ class Clusterer(Protocol):
     """What prediction needs of a method."""
 
     name: str
-    clusters: int
 
+    @property
+    def clusters(self) -> int: ...
     def probabilities(self, features: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b k hf wf"]: ...
 
 

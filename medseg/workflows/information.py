@@ -61,7 +61,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 def _scans(what: Path, frame: int | None) -> dict[str, Any]:
     listing = find_cases(what, frame=frame)
-    cases = []
+    cases: list[dict[str, Any]] = []
     for case in listing.cases:
         grid = read_grid(case.image)
         cases.append(

@@ -137,7 +137,7 @@ def _constant_key(item: Any, key: str) -> bytes:
     return key.encode()
 
 
-def on_prepared_grid(labels: MetaTensor, prepare: sections.Prepare) -> MetaTensor:
+def on_prepared_grid(labels: MetaTensor, prepare: sections.Prepare) -> torch.Tensor:
     """Labels of a scan's stored grid where its prepared image lies."""
     turned = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(labels)
     return turned if prepare.spacing is None else Spacing(prepare.spacing, mode="nearest")(turned)
@@ -204,6 +204,7 @@ def refinement_volume(sample: Mapping[str, Any]) -> Volume:
         image=np.asarray(sample["image"][0]),
         region=np.asarray(sample["region"][0]) > 0,
         salience=np.asarray(sample["salience"][0]),
+        tubularity=np.asarray(sample["tubularity"][0]),
         spacing=spacing,  # type: ignore[arg-type]
         alarm=sample["facts"].get("flux_alarm"),
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 
 import numpy as np
@@ -44,8 +43,7 @@ def test_a_set_without_patches_is_one_error_line() -> None:
 
 def test_each_pass_shows_every_patch_at_most_once_and_in_another_order() -> None:
     batches = list(order(stop=4))
-    anchors = [[anchor for anchor, _ in batch] for batch in batches]
-    first, second = sum(anchors[:2], []), sum(anchors[2:], [])
+    first, second = ([anchor for batch in half for anchor, _ in batch] for half in (batches[:2], batches[2:]))
     assert len(set(first)) == len(first) == 8
     assert first != second
     assert all(positive in NEIGHBOURS[anchor] for batch in batches for anchor, positive in batch)
@@ -81,6 +79,5 @@ def test_the_loader_gives_pairs_and_leaves_the_global_random_state_alone() -> No
 
 
 def test_a_dataset_can_be_sent_to_a_spawned_worker() -> None:
-    assert multiprocessing.get_context("spawn") is not None
     again = pickle.loads(pickle.dumps(fake_dataset()))
     assert torch.equal(again[3]["features"], fake_dataset()[3]["features"])

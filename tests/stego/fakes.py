@@ -18,11 +18,9 @@ class FakeStore:
 
     plane = "axial"
 
-    def __init__(
-        self, case_id: str, count: int, *, patient: str = "", dim: int = 6, side: int = 8, seed: int = 0
-    ) -> None:
+    def __init__(self, case_id: str, count: int, *, patient: str = "", dim: int = 6, seed: int = 0) -> None:
         self.case_id, self.patient = case_id, patient or case_id
-        random = np.random.default_rng(seed)
+        random, side = np.random.default_rng(seed), 8
         self.tissue = np.zeros((count, side, side), dtype=np.int64)
         self.tissue[:, :, side // 2 :] = 1
         self.tissue[np.arange(count), random.integers(side, size=count)] = 2

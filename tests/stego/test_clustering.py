@@ -55,7 +55,7 @@ def test_kmeans_is_seeded_and_leaves_the_global_state_alone() -> None:
 def test_equal_points_and_too_few_points() -> None:
     fitted = fit_kmeans(torch.ones(10, 2), 3, metric="euclidean", starts=2, seed=0)
     assert fitted.prototypes.isfinite().all() and fitted.spread == 0
-    with pytest.raises(MedsegError, match="at least stego.clusters"):
+    with pytest.raises(MedsegError, match=r"at least stego\.clusters"):
         fit_kmeans(torch.ones(2, 2), 3, metric="euclidean", starts=1, seed=0)
 
 

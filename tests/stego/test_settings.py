@@ -37,10 +37,10 @@ def test_a_dead_option_of_the_reference_is_said_to_be_dead(name: str) -> None:
 
 @pytest.mark.parametrize("weight", ["rec_weight", "crf_weight", "aug_alignment_weight"])
 def test_losses_on_whole_maps_need_whole_maps(weight: str) -> None:
-    with pytest.raises(MedsegError, match="set stego.sampling to maps"):
+    with pytest.raises(MedsegError, match=r"set stego\.sampling to maps"):
         settings_from_preset("default", sampling="corners", **{weight: 0.1})
 
 
 def test_one_cluster_is_refused() -> None:
-    with pytest.raises(MedsegError, match="stego.clusters must be at least 2, got 1"):
+    with pytest.raises(MedsegError, match=r"stego\.clusters must be at least 2, got 1"):
         settings_from_preset("default", clusters=1)
