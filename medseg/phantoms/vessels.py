@@ -1,7 +1,7 @@
 """This file makes TOF-MRA-like volumes whose arteries are known exactly, for the demo and the tests.
 
-A score on them checks the pipeline; it is no forecast for patients. Noise, contrast and other brightness are in units of
-the brain's median (*tissue median*). The image is int16 with the tissue near 110.
+A score on them checks the pipeline; it is no forecast for patients. Noise, contrast and other brightness are in units
+of the brain's median (*tissue median*). The image is int16 with the tissue near 110.
 """
 
 from __future__ import annotations

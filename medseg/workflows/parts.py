@@ -59,6 +59,8 @@ def start_fabric(run: sections.Run) -> Fabric:
         precision=run.precision,
     )
     fabric.launch()
+    if not fabric.is_global_zero:  # one voice is enough
+        logging.getLogger("medseg").setLevel(logging.WARNING)
     return fabric
 
 

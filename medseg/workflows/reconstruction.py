@@ -52,7 +52,7 @@ def reconstruct_run(
         out: result folder.
         compare: also write the masks of the other methods to `out/comparison`.
         held_out: only the cases that training did not see.
-        overrides: `section.key=value` for prepare, naming and reconstruct.
+        overrides: `section.key=value` for prepare, naming and reconstruct, and for run (device, processes).
         frame: which frame of scans that hold several.
 
     Returns:
@@ -62,7 +62,7 @@ def reconstruct_run(
         MedsegError: the run is not trained, no scan was found, or an override is wrong.
     """
     record = open_run(run)
-    config = change_config(record.config, overrides, sections=CHANGEABLE_AFTER_TRAINING)
+    config = change_config(record.config, overrides, sections=(*CHANGEABLE_AFTER_TRAINING, "run"))
     require_steps(config.reconstruct.refine)
     if out.exists() and not out.is_dir():
         raise MedsegError(f"{out} must be a folder or new, got a file; choose another -o")
@@ -96,6 +96,8 @@ def reconstruct_run(
     if fabric.is_global_zero and (done or skipped):
         job.write_shared_files()
         write_json(out / "summary.json", _summary(out, scans, record, failed))
+    if not fabric.is_global_zero:
+        return {"lines": [], "failed": {}}
     return {
         "lines": [f"{len(done)} masks written to {out}, {len(skipped)} skipped, {len(failed)} failed"],
         "out": str(out),

@@ -101,6 +101,8 @@ def train_run(
     if fabric.is_global_zero:
         _name_methods(found, dataset, record, parts.feature_facts(backbones, geometry))
     fabric.barrier()
+    if not fabric.is_global_zero:
+        return {"lines": [], "failed": {}}
     health = found.health
     return {
         "lines": [f"trained on {len(stores)} cases, {len(dataset)} patches, {found.steps} steps: {run}"],

@@ -31,15 +31,16 @@ def slow_pairs(
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize("patients", [1, 2, 5])
-def test_pairs_follow_the_rule(patients: int, chunk: int) -> None:
+@pytest.mark.parametrize("neighbours", [4, 14])
+def test_pairs_follow_the_rule(patients: int, neighbours: int, chunk: int) -> None:
     count = 15
     patient = [str(i % patients) for i in range(count)]
     scan = [f"{p}-{i % 2}" for i, p in enumerate(patient)]
     slices = [i // 2 for i in range(count)]
     means = unit_vectors(count)
     options = {"patients": patient, "scans": scan, "slices": np.array(slices), "slice_distance": 3}
-    found = nearest_patches(means, neighbours=9, chunk=chunk, **options)  # type: ignore[arg-type]
-    assert found.tolist() == slow_pairs(means, patient, scan, slices, 9, 3)
+    found = nearest_patches(means, neighbours=neighbours, chunk=chunk, **options)  # type: ignore[arg-type]
+    assert found.tolist() == slow_pairs(means, patient, scan, slices, neighbours, 3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])

@@ -78,3 +78,11 @@ def test_long_listing_is_cut() -> None:
     lines = Listing(tuple(_cases(*map(str, range(50)))), {}).describe()
     assert len(lines) == 22
     assert lines[-1] == "  ... and 30 more"
+
+
+def test_scan_without_a_split_follows_its_patient() -> None:
+    given = [Case(f"g{n}", Path("x"), patient, split=patient) for n, patient in enumerate(("train", "val", "test"))]
+    free = [Case(f"f{n}", Path("x"), patient) for n, patient in enumerate(("train", "val", "test"))]
+    train, validation = split_by_patient(given + free, validation_fraction=0.5, seed=0)
+    assert [case.case_id for case in train] == ["g0", "f0"]
+    assert [case.case_id for case in validation] == ["g1", "f1"]
