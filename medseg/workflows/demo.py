@@ -6,12 +6,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+
 from medseg.errors import MedsegError
+from medseg.files import read_json
 from medseg.phantoms.vessels import write_phantoms
+from medseg.review.plots import DemoRow, demo_picture
+from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.workflows.whole import run_all
 
 _log = logging.getLogger(__name__)
 _CASES, _SEED, _SHAPE = 4, 7, (128, 128, 96)
+_RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def run_demo(out: Path) -> dict[str, Any]:
@@ -29,17 +37,40 @@ def run_demo(out: Path) -> dict[str, Any]:
     _log.info("making %d phantoms: the truth is known, and no label is used until the masks are scored", _CASES)
     write_phantoms(scans, cases=_CASES, seed=_SEED, shape=_SHAPE)
     answer = run_all("demo", scans, out, overrides=("run.held_out=0.25",))
+    picture = out / "plots" / "demo.png"
+    demo_picture(_rows(out, scans), picture)
     lines = [
         *answer["lines"],
         "",
         "A score on phantoms checks the pipeline; it is no forecast for patients. Research use only.",
         "Look at:",
+        f"  {picture}  all cases on one picture, beside the truth",
         f"  {out / 'plots'}  pictures of every case",
         f"  {out}/*_seg.nii.gz  masks on the scans' own grids",
         f"  {out / 'scores.csv'}  every score, beside the baselines",
         f"  {out / 'run' / 'run.yaml'}  what was run",
     ]
     return {"lines": lines, "failed": answer["failed"]}
+
+
+def _rows(out: Path, scans: Path) -> list[DemoRow]:
+    """One row a case: scan, mask, truth and scores."""
+    scores = read_json(out / "scores.json")["rows"]
+    rows = []
+    for row in (row for row in scores if row["method"] == "stego"):
+        case = row["case_id"]
+        image = _upright(read_image(scans / f"{case}_img.nii.gz"))
+        masks = [
+            _upright(read_labels(path)) > 0
+            for path in (out / f"{case}_seg.nii.gz", scans / f"{case}_label.nii.gz", out / f"{case}_region.nii.gz")
+        ]
+        spacing = grid_of(Orientation("RAS", labels=_RAS)(read_image(scans / f"{case}_img.nii.gz"))).spacing
+        rows.append(DemoRow(case, image, masks[0], spacing, masks[1], masks[2], row["scores"]))
+    return rows
+
+
+def _upright(volume: MetaTensor) -> np.ndarray:
+    return np.asarray(Orientation("RAS", labels=_RAS)(volume)[0])
 
 
 def write_phantom_folder(kind: str, out: Path, *, cases: int, seed: int) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""This file tests each refinement step, and that their order is the config's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medseg.errors import MedsegError
+from medseg.reconstruction.refine import STEPS, Volume, refine, require_steps
+
+SHAPE = (24, 20, 16)
+
+
+def tube(radius: float = 2.0) -> np.ndarray:
+    """A bright tube along k in the middle of the volume: its true mask."""
+    i, j, _ = np.indices(SHAPE)
+    return (i - 12) ** 2 + (j - 10) ** 2 <= radius**2
+
+
+def volume(**changes: object) -> Volume:
+    truth = tube()
+    given = {
+        "image": np.where(truth, 4.0, 1.0).astype(np.float32),
+        "region": np.ones(SHAPE, bool),
+        "salience": truth.astype(np.float32),
+        "tubularity": truth.astype(np.float32),
+        "spacing": (1.0, 1.0, 1.0),
+    }
+    return Volume(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def probability(mask: np.ndarray, inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
+    return np.where(mask, inside, outside).astype(np.float32)
+
+
+def test_without_steps_the_mask_is_what_is_more_probable_than_not() -> None:
+    assert np.array_equal(refine(probability(tube()), volume(), []), tube())
+
+
+def test_nothing_lies_outside_the_region() -> None:
+    region = np.zeros(SHAPE, bool)
+    region[:, :, :8] = True
+    mask = refine(probability(tube()), volume(region=region), [("region", {})])
+    assert np.array_equal(mask, tube() & region)
+
+
+def test_an_alarm_empties_the_mask_and_no_alarm_leaves_it() -> None:
+    steps = [("flux_alarm", {})]
+    assert not refine(probability(tube()), volume(alarm="too dim"), steps).any()
+    assert refine(probability(tube()), volume(), steps).any()
+
+
+def test_hysteresis_keeps_weak_voxels_that_touch_strong_ones_only() -> None:
+    soft = probability(tube(), inside=0.9, outside=0.0)
+    soft[12, 13, :] = 0.4  # beside the wall
+    soft[2, 2, :] = 0.4  # alone
+    mask = refine(soft, volume(), [("hysteresis", {"low": 0.3, "high": 0.6})])
+    assert mask[12, 13].all()
+    assert not mask[2, 2].any()
+
+
+def test_small_components_go_by_their_volume_in_mm3() -> None:
+    soft = probability(tube())
+    soft[2, 2, 2:4] = 0.9  # two voxels
+    assert refine(soft, volume(), [("components", {"min_mm3": 3.0})])[2, 2].sum() == 0
+    assert refine(soft, volume(), [("components", {"min_mm3": 2.0})])[2, 2].sum() == 2
+    large_voxels = volume(spacing=(2.0, 1.0, 1.0))
+    assert refine(soft, large_voxels, [("components", {"min_mm3": 3.0})])[2, 2].sum() == 2
+
+
+def test_a_component_that_is_no_tube_goes() -> None:
+    soft = probability(tube())
+    soft[2:6, 2:6, 2:6] = 0.9
+    mask = refine(soft, volume(), [("tubes", {})])
+    assert not mask[2:6, 2:6, 2:6].any()
+    assert np.array_equal(mask, tube())
+
+
+@pytest.mark.parametrize("step", ["half_maximum_edge", "radius_edge"])
+def test_an_edge_step_widens_a_mask_that_is_too_thin(step: str) -> None:
+    thin = tube(1.0)
+    mask = refine(probability(thin), volume(salience=np.ones(SHAPE, np.float32)), [(step, {})])
+    assert thin.sum() < mask.sum() <= tube(3.0).sum()
+
+
+@pytest.mark.parametrize("step", ["crf_2d", "crf_3d"])
+def test_a_crf_follows_the_grey_values(step: str) -> None:
+    soft = probability(tube(), inside=0.6, outside=0.4)
+    soft[12, 10, 8] = 0.45  # a hole inside
+    soft[4, 4, 8] = 0.55  # a speck outside
+    mask = refine(soft, volume(), [(step, {})])
+    assert mask[12, 10, 8]
+    assert not mask[4, 4, 8]
+
+
+def test_a_3d_crf_over_slabs_agrees_with_one_slab(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, SHAPE)
+    soft = np.clip(probability(tube(), 0.7, 0.3) + noise, 0, 1).astype(np.float32)
+    whole = refine(soft, volume(), [("crf_3d", {})])
+    monkeypatch.setattr("medseg.reconstruction.refine._SLAB_SLICES", 8)
+    parts = refine(soft, volume(), [("crf_3d", {})])
+    assert (whole == parts).mean() > 0.999
+
+
+def test_steps_run_in_the_order_that_is_given() -> None:
+    soft = probability(tube())
+    soft[2, 2, 2:4] = 0.9
+    region = np.ones(SHAPE, bool)
+    region[2, 2, 3] = False  # cuts the speck below the limit
+    steps = [("region", {}), ("components", {"min_mm3": 2.0})]
+    first = refine(soft, volume(region=region), steps)
+    second = refine(soft, volume(region=region), steps[::-1])
+    assert first[2, 2].sum() == 0
+    assert second[2, 2].sum() == 1
+
+
+def test_an_unknown_step_or_number_lists_what_there_is() -> None:
+    with pytest.raises(MedsegError, match="radius_edge"):
+        require_steps([("radius", {})])
+    with pytest.raises(MedsegError, match="min_mm3"):
+        require_steps([("components", {"mm3": 1})])
+    require_steps([(name, {}) for name in STEPS])
