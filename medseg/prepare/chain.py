@@ -13,7 +13,6 @@ grid* is the scan file's own; the *prepared grid* has axes that point to R, A, S
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -312,4 +311,4 @@ def _like(array: Shaped[np.ndarray, "i j k"], image: MetaTensor, *, trace: bool 
 
 def _anonymous(step: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded step that any instance of its transform may undo, also after pickling."""
-    return {**copy.deepcopy(dict(step)), TraceKeys.ID: TraceKeys.NONE}
+    return {**step, TraceKeys.ID: TraceKeys.NONE}

@@ -48,8 +48,6 @@ BOX_SIDE_SHARE = 0.5
 """Share of the volume's side faces inside the head from which on it is a box cut out of a head, not a head."""
 BRAIN_DEPTH_MM = 6.0
 """Least depth of brain tissue: the sum of the thinnest scalp and bone."""
-MASK_DEPTH_MM = 4.0
-"""Least depth of the mask, which may take in fluid and inner bone but no scalp."""
 DEEP_MM = 15.0
 """Depth below which nearly everything is brain: thickest scalp and bone together."""
 FIELD_SIGMA_MM = 25.0
@@ -208,7 +206,7 @@ def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     core = _largest(_depth(tissue, spacing) > NECK_MM)
     brain = tissue & _dilate(core, NECK_MM + COARSE_MM, spacing)
     brain = _fill_slices(_close(brain, CISTERN_MM, spacing))
-    brain = _dilate(brain, COARSE_MM / 2, spacing) & (depth > MASK_DEPTH_MM)
+    brain = _dilate(brain, COARSE_MM / 2, spacing)
     brain = _follow_arteries(brain, (image > ARTERY_LEVEL * level) & (depth > DEEP_MM), spacing)
     if brain.mean() < LEAST_BRAIN_SHARE:
         return brain, f"what looks like one fills only {brain.mean():.0%} of the volume"

@@ -138,7 +138,8 @@ def sample_maps(
     if "augmented_features" in batch:
         stacked.append(batch["augmented_features"])
     masks = None if keep is None else torch.cat([keep[0], keep[1], keep[0]][: len(stacked)], dim=1)
-    codes, signal = head(torch.cat(stacked), masks)
+    # channels_last: the 1x1 convolutions then read each pixel's features in one piece
+    codes, signal = head(torch.cat(stacked).contiguous(memory_format=torch.channels_last), masks)
     count = len(batch["features"])
     anchor, positive = (signal[:count], codes[:count]), (signal[count : 2 * count], codes[count : 2 * count])
     everyone = tuple(reduction.gather(values) for values in anchor) if len(negatives) else anchor

@@ -51,7 +51,7 @@ def test_the_builtin_mask_of_a_thin_slab_and_of_a_noisy_shaded_head_stays_good(h
     assert dice(mra.builtin_brain_mask(noisy, SPACING), brain) > 0.9
 
 
-def test_the_builtin_mask_follows_the_carotid_out_of_the_brain():
+def test_the_builtin_mask_closes_cisterns_and_follows_the_carotid_out_of_the_brain():
     image, brain, carotid = np.zeros((70, 80, 40), np.float32), *np.zeros((2, 70, 80, 40), bool)
     i, j, k = np.indices(image.shape)
     across = np.hypot((i - 35) / 30, (j - 40) / 36)
@@ -59,10 +59,13 @@ def test_the_builtin_mask_follows_the_carotid_out_of_the_brain():
     image[across < 0.88] = 15  # bone
     brain[(across < 0.75) & (k >= 12)] = True
     image[brain] = 100
+    cistern = (np.hypot(i - 35, j - 40) < 5) & (k >= 12) & (k < 20)  # 20 mm wide, open below
+    image[cistern] = 15
     carotid[(np.hypot(i - 35, j - 40) < 2.5) & (k < 13) & (k >= 4)] = True
     image[carotid] = 350
     found = mra.builtin_brain_mask(image, (2.0, 2.0, 2.0))
     assert (found & carotid).sum() > 0.9 * carotid.sum()
+    assert (found & cistern).sum() > 0.95 * cistern.sum()
     assert (found & ~brain).sum() < 0.08 * brain.sum()
 
 
@@ -72,6 +75,14 @@ def test_the_builtin_mask_is_empty_and_says_why_where_no_head_ends_in_view(head,
     box = image[30:60, 40:70, 10:35]
     assert not mra.builtin_brain_mask(box, SPACING).any()
     assert "surface is not in view" in caplog.text
+
+
+def test_the_builtin_mask_is_empty_where_a_brain_would_fill_too_little(caplog):
+    i, j, k = np.indices((80, 80, 50))
+    image = np.where((i - 40) ** 2 + (j - 40) ** 2 + (k - 25) ** 2 < 17**2, 100, 0).astype(np.float32)
+    caplog.set_level(logging.INFO)
+    assert not mra.builtin_brain_mask(image, (2.0, 2.0, 2.0)).any()
+    assert "fills only 4% of the volume" in caplog.text
 
 
 @pytest.mark.parametrize("nothing", ["ball of 20 mm", "noise"])
