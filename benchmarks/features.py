@@ -10,17 +10,13 @@ weights are random, which does not change the time. The two are measured in turn
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from timing import Work, compare, read_repeats
 from torch import Tensor, nn
 
 from medseg.features.backbones import load_slice_backbone, to_rgb
@@ -81,22 +77,9 @@ def make_step() -> Callable[[dict[str, Tensor], int], None]:
     return step
 
 
-class Spent(NamedTuple):
-    """Seconds of one step: on the clock, and of computing on all cores (which other programs disturb less)."""
-
-    wall: float
-    cpu: float
-
-
-def timed(work: Callable[[], None], steps: int) -> Spent:
-    """Mean over `steps` steps of what `work` does in all."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Spent((time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps)
-
-
-def measure(repeats: int) -> tuple[list[Spent], list[Spent]]:
-    """Time of a stored and of a live step, one value a turn."""
+def main() -> None:
+    """Measure and print."""
+    repeats = read_repeats(__doc__, "turns of 5 stored steps and 1 live step")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         sample, locations, stored = make_store(Path(folder))
         batches = endless_batches(PatchDataset([stored]))
@@ -116,28 +99,8 @@ def measure(repeats: int) -> tuple[list[Spent], list[Spent]]:
 
         backbone(torch.zeros(1, 3, 224, 224))  # warms both paths up
         step(next(batches), 0)
-        turns = [(timed(stored_steps, STORED_STEPS_A_TURN), timed(live_step, 1)) for _ in range(repeats)]
-    stored_spent, live_spent = zip(*turns, strict=True)
-    return list(stored_spent), list(live_spent)
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="turns of 5 stored steps and 1 live step")
-    repeats = parser.parse_args().repeats
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    stored, live = measure(repeats)
-    print(
-        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load before the run {load:.1f}, {repeats} turns"
-    )
-    for clock in Spent._fields:
-        fast, slow = ([getattr(spent, clock) for spent in spents] for spents in (stored, live))
-        ratios = [b / a for a, b in zip(fast, slow, strict=True)]
-        print(
-            f"{clock:>4} seconds a step: stored {statistics.median(fast):7.3f}, live {statistics.median(slow):8.3f}; "
-            f"live / stored {statistics.median(ratios):.1f}x ({min(ratios):.1f} - {max(ratios):.1f})"
-        )
+        stored_work = Work("stored", stored_steps, STORED_STEPS_A_TURN)
+        compare(Work("live", live_step), stored_work, repeats, unit="step", target="at least 25x")
 
 
 if __name__ == "__main__":

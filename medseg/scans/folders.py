@@ -287,9 +287,18 @@ def _problem(draft: Draft, case_id: str, taken: int) -> str | None:
         if len(files) > 1:
             names = ", ".join(str(path) for path in files)
             return f"{case_id} must have one {role}, got {len(files)} ({names}); remove or rename all but one"
+    if draft.masks and draft.labels and _same_content(draft.masks[0], draft.labels[0]):
+        return (
+            f"{draft.masks[0]} must be a brain mask, got the same file as the label {draft.labels[0]}; "
+            "`_mask` may be a vessel label here: rename or remove it"
+        )
     if taken > 1:
         return f"{case_id} must be the name of one case, got {taken} ({draft.images[0]}); rename one"
     return None
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
 
 
 def _grouped(ignored: _Ignored) -> list[str]:

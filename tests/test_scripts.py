@@ -1,0 +1,52 @@
+"""This file tests the seeds' commands in `scripts/`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medseg.errors import MedsegError
+from medseg.files import hash_file
+from medseg.phantoms.vessels import write_phantoms
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+SMALL = [
+    "stego.steps=4", "stego.batch=4", "patches.per_case=12", "patches.size=24", "stego.fit_points=600",
+    "prepare.brain_mask=none",
+]  # fmt: skip
+
+
+def main_of(name: str) -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, cases=3, seed=5, shape=(48, 48, 32), spacing=(0.8, 0.8, 0.8))
+    return folder
+
+
+def test_another_size_scheme_or_seed_trains_another_model(scans: Path, tmp_path: Path) -> None:
+    main = main_of("volume_reconstruction")
+    weights = set()
+    for name, size, seed in (("R", "50%", "1"), ("R", "1", "1"), ("CFX", "50%", "1"), ("R", "0.5", "42")):
+        request = ["--dataset_name", name, "--n_size", size, "--current_seed", seed]
+        assert main([*request, "--scans", str(scans), "--output_root", str(tmp_path), *SMALL]) == 0
+        out = tmp_path / f"{name}_{0.5 if size != '1' else 1:g}_{seed}"
+        weights.add(hash_file(out / "run" / "methods" / "stego" / "weights.safetensors"))
+        assert (out / "evaluation_results.txt").read_text(encoding="utf-8").startswith(f"Results for {out.name} dataset")
+        assert len(list(out.glob("*_seg.nii.gz"))) == 1  # the held-out patient only
+    assert len(weights) == 4
+
+
+def test_a_size_of_5_is_an_error_because_5_percent_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(MedsegError, match="5%"):
+        main_of("volume_reconstruction")(["--dataset_name", "R", "--n_size", "5", "--scans", str(tmp_path)])
