@@ -140,6 +140,7 @@ def window_features(
                 ]
                 features = blocks[0] if len(blocks) == 1 else join_features(blocks, side)
             yield where, features
+        del boxes  # before the next slab's features are made beside them
 
 
 def join_features(blocks: Sequence[Float[torch.Tensor, "b _ _ _"]], side: int) -> Float[torch.Tensor, "b d side side"]:

@@ -32,6 +32,13 @@ THIN_RADIUS_MM, WIDE_RADIUS_MM = 0.5, 1.0
 EDGE_SALIENCE = 0.22
 """Least q inside the wall, below the core's .3; .12 after a network, which has better reasons than q."""
 
+WEAK_SALIENCE = 0.45
+"""q below which a part of a vessel is judged by itself: strands of fat that touch a vessel hardly exceed it."""
+WEAK_TUBULARITY = 0.25
+"""Median tubularity that a weak part needs: below the .29 of whole components, because its wall belongs to it."""
+WEAK_MIN_MM3 = 1.0
+"""Smallest weak part, half of the smallest component: it hangs on a vessel and is less likely a speck."""
+
 
 def label_components(mask: Bool[np.ndarray, "i j k"]) -> tuple[Integer[np.ndarray, "i j k"], int]:
     """Number the 26-connected components from 1, 0 outside; return them and their count."""
@@ -87,6 +94,23 @@ def drop_unlike_tubes(
     np.maximum.at(strongest, component, salience.reshape(-1)[positions])
     kept = (strongest > sure_salience) | (_group_medians(tubularity.reshape(-1)[positions], component) > min_tubularity)
     return _painted(mask.shape, positions[kept[component]])
+
+
+def drop_weak_sheets(
+    mask: Bool[np.ndarray, "i j k"],
+    salience: Float[np.ndarray, "i j k"],
+    tubularity: Float[np.ndarray, "i j k"],
+    spacing: Spacing,
+) -> Bool[np.ndarray, "i j k"]:
+    """Cut off weak parts that are not tubular, also where they hang on a vessel.
+
+    The mask without its salient voxels falls into parts: thin branches, strands of fat, and walls of vessels. Walls go
+    too; an edge step, which should follow, brings them back.
+    """
+    strong = mask & (salience > WEAK_SALIENCE)
+    weak = drop_small_components(mask & ~strong, spacing, WEAK_MIN_MM3)
+    tubes = drop_unlike_tubes(weak, salience, tubularity, sure_salience=np.inf, min_tubularity=WEAK_TUBULARITY)
+    return strong | tubes
 
 
 def _group_medians(values: np.ndarray, group: np.ndarray) -> np.ndarray:

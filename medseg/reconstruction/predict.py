@@ -69,12 +69,11 @@ def predict_case(
         Per method a float32 volume per class value on the prepared grid, zero outside the windows.
     """
     shape = tuple(sample["image"].shape[1:])
-    region = np.asarray(sample["region"][0]) > 0
     # Scratch on disk: one volume a class and method would be the largest share of memory.
     total = {name: scratch_array((len(values), *shape)) for name in methods}
     for plane in planes:
         view = replace(geometry, plane=plane)
-        locations = grid_locations(shape, view, region)
+        locations = grid_locations(shape, view, np.asarray(sample["region"][0]))
         blenders = {
             name: Blender(shape, view, channels=len(values), out=out, share=1 / len(planes)) for name, out in total.items()
         }

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medseg.errors import MedsegError
-from medseg.files import read_json
+from medseg.files import hash_file, read_json
 from medseg.scans.cases import Case, Listing
 from medseg.scans.listings import Draft, read_csv, read_datalist
 from medseg.scans.names import (

