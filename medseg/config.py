@@ -29,7 +29,7 @@ Rate = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Run(Section):
@@ -55,7 +55,7 @@ class Run(Section):
 class Prepare(Section):
     """Scan to standardised volume."""
 
-    spacing: tuple[float, float, float] | None
+    spacing: tuple[Rate, Rate, Rate] | None
     n4: bool
     n4_shrink: Positive
     brain_mask: Literal["auto", "given", "builtin", "deepbet", "none"]
@@ -79,7 +79,7 @@ class Patches(Section):
 class Features(Section):
     """Which frozen features."""
 
-    backbone: tuple[str, ...]
+    backbone: Annotated[tuple[str, ...], Field(min_length=1)]
     checkpoint: Path | None
     feature: Literal["feat", "KK"]
     store: Path | None
@@ -268,7 +268,9 @@ def _find(source: str | Path) -> Path:
 
 def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in seen:
-        raise MedsegError(f"{path} must not extend itself, got {' -> '.join(p.name for p in (*seen, path))}; cut the circle")
+        raise MedsegError(
+            f"{path} must not extend itself, got {' -> '.join(p.name for p in (*seen, path))}; cut the circle"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -279,6 +281,8 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any
     parent = content.pop("extends", None if path.stem == "default" else "default")
     if parent is None:
         return content
+    if not isinstance(parent, str):
+        raise MedsegError(f"extends in {path} must be the name of one config, got {parent!r}; name one")
     beside = path.parent / f"{parent}.yaml"
     return _merged(_read_with_parents(beside if beside.is_file() else _find(parent), (*seen, path)), content)
 

@@ -11,13 +11,20 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from medseg.errors import MedsegError
 
 _CHUNK_BYTES = 1 << 20
+_RESTORE = "remove or restore it"
+
+
+class CannotWriteError(MedsegError):
+    """A result cannot be written. No case is to blame, and the next one would fail the same way."""
 
 
 @contextmanager
@@ -28,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     the block fails, the neighbour is removed and whatever stood at `path` stays.
 
     Raises:
-        MedsegError: the file cannot be written (full disk, no permission).
+        CannotWriteError: the file cannot be written (full disk, no permission).
     """
     path = Path(path)
     beside = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
@@ -36,12 +43,31 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         os.replace(beside, path)
-    except OSError as error:
-        raise MedsegError(
-            f"{path} must be writable, got {error.strerror or error}; free space or choose another folder"
-        ) from error
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk their own way
+        reason = getattr(error, "strerror", None) or error
+        raise CannotWriteError(f"{path} must be writable, got {reason}; free space or choose another folder") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # what stands in the way of the file also stands in the way of this
+            beside.unlink(missing_ok=True)
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """Check that results can go to `folder`, before any long work.
+
+    Args:
+        folder: a folder, or one that will be made.
+        option: how the user named it, for the advice.
+
+    Raises:
+        CannotWriteError: it, or what it would lie in, is a file or may not be written to.
+    """
+    place = folder.absolute()
+    there = next((path for path in (place, *place.parents) if path.exists()), place)
+    if there.is_file():
+        where = "a file" if there == place else f"the file {there}"
+        raise CannotWriteError(f"{folder} must be a folder or new, got {where}; choose another {option}")
+    if there.exists() and not os.access(there, os.W_OK):
+        raise CannotWriteError(f"{folder} must be writable, got no permission in {there}; choose another {option}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,16 +81,30 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, advice: str = _RESTORE) -> Any:
     """Read a JSON file.
 
     Raises:
-        MedsegError: the file is missing or is not JSON.
+        MedsegError: the file is missing or is not JSON; `advice` says what to do.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MedsegError(f"{path} must be a readable JSON file, got {error}; remove or restore it") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise MedsegError(f"{path} must be a readable JSON file, got {reason}; {advice}") from error
+
+
+def read_record(path: Path, *keys: str, advice: str = _RESTORE) -> dict[str, Any]:
+    """Read a JSON object that medseg wrote.
+
+    Raises:
+        MedsegError: the file is missing, is not JSON, or lacks one of the keys.
+    """
+    content = read_json(path, advice=advice)
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
+        got = ", ".join(content) or "none" if isinstance(content, dict) else type(content).__name__
+        raise MedsegError(f"{path} must hold {', '.join(keys)}, got {got}; {advice}")
+    return content
 
 
 def hash_file(path: Path) -> str:

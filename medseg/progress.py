@@ -41,7 +41,12 @@ def _with_bar(items: Iterable[_Item], description: str, total: int | None) -> It
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     start = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(description, total=total)
     shown = False

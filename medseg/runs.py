@@ -22,7 +22,18 @@ from medseg.files import hash_content, hash_file, write_text
 from medseg.scans.cases import Case
 
 METHODS = ("stego", "kmeans", "untrained")
-_PACKAGES = ("medseg", "torch", "monai", "timm", "numpy", "scipy", "scikit-image", "nibabel", "SimpleITK", "lightning-fabric")
+_PACKAGES = (
+    "medseg",
+    "torch",
+    "monai",
+    "timm",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "nibabel",
+    "SimpleITK",
+    "lightning-fabric",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ class RunRecord:
         """Whether the method was fitted to the end."""
         return (self.method_folder(method) / "classes.yaml").is_file()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a training step or a method was kept, so that something would be lost."""
+        return self.checkpoints.is_dir() or any(self.has_method(name) for name in METHODS)
+
     def trained_on(self, sha256: str) -> bool:
         """Whether a scan with this content was trained on."""
         return any(entry["sha256"] == sha256 and entry["split"] == "train" for entry in self.inputs.values())
@@ -73,11 +89,11 @@ def start_run(
 ) -> RunRecord:
     """Write `run.yaml`, or check that the one there asks for the same, so that the run can go on.
 
+    A run that failed before anything was kept makes way for a corrected one.
+
     Raises:
-        MedsegError: the folder holds another run, or is a file.
+        MedsegError: the folder holds another run.
     """
-    if folder.exists() and not folder.is_dir():
-        raise MedsegError(f"{folder} must be a folder or new, got a file; choose another --run")
     inputs = {
         case.case_id: {
             "image": _relative(case.image, scans),
@@ -90,12 +106,16 @@ def start_run(
         for case in cases
     }
     record = RunRecord(folder, config, inputs)
-    if (folder / "run.yaml").is_file():
+    if record.has_begun and (folder / "run.yaml").is_file():
         known = open_run(folder)
         if _training_part(known.config) != _training_part(config):
-            raise MedsegError(f"{folder} must hold a run of the same config, got {_first_difference(known.config, config)}; choose another --run")
+            raise MedsegError(
+                f"{folder} must hold a run of the same config, got {_first_difference(known.config, config)}; choose another --run"
+            )
         if known.inputs != inputs:
-            raise MedsegError(f"{folder} must hold a run on the same scans, got other files or another split; choose another --run")
+            raise MedsegError(
+                f"{folder} must hold a run on the same scans, got other files or another split; choose another --run"
+            )
     content = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.run.seed,
@@ -120,9 +140,15 @@ def open_run(folder: Path) -> RunRecord:
         raise MedsegError(f"{folder} must be a run folder with a run.yaml, got none; train one with `medseg train`")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return RunRecord(folder, config_from_plain(content["config"], str(path)), content["inputs"])
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise MedsegError(f"{path} must be a run record, got {' '.join(str(error).split())}; train the run again") from error
+        inputs = {
+            case: {key: str(entry[key]) for key in ("image", "sha256", "patient", "split", "mask")}
+            for case, entry in content["inputs"].items()
+        }
+        return RunRecord(folder, config_from_plain(content["config"], str(path)), inputs)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise MedsegError(
+            f"{path} must be a run record, got {' '.join(str(error).split())}; train the run again"
+        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -148,7 +174,11 @@ def _training_part(config: Config) -> dict[str, Any]:
     plain = as_plain(config)
     plain["run"] = {key: plain["run"][key] for key in ("seed", "precision", "held_out")}
     plain["features"].pop("store")
-    return {section: values for section, values in plain.items() if section not in CHANGEABLE_AFTER_TRAINING or section == "prepare"}
+    return {
+        section: values
+        for section, values in plain.items()
+        if section not in CHANGEABLE_AFTER_TRAINING or section == "prepare"
+    }
 
 
 def _first_difference(known: Config, asked: Config) -> str:

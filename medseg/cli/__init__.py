@@ -38,9 +38,9 @@ def guarded(command: Callable[[], object]) -> int:
         return _say("memory must suffice for this scan, got too little; close programs or use a smaller scan", 1)
     except OSError as error:
         log.debug("where it happened", exc_info=True)
-        where = f"{error.filename} " if error.filename else ""
+        where = error.filename or "the disk"
         reason = error.strerror or error
-        return _say(f"{where}must be readable and writable, got {reason}; check the path and the free space", 1)
+        return _say(f"{where} must be readable and writable, got {reason}; check the path and the free space", 1)
     except Exception as error:
         # Wrong usage. Newer releases of Typer carry their own click, so the class has no public name.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):

@@ -25,17 +25,31 @@ app = typer.Typer(
 )
 
 Scans = Annotated[Path, typer.Argument(help="Folder, datalist (.json), .csv or one scan.", show_default=False)]
-ScansOption = Annotated[Path, typer.Option("--scans", help="Folder, datalist (.json), .csv or one scan.", show_default=False)]
-ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a shipped one: tof_mra.", show_default=False)]
+ScansOption = Annotated[
+    Path, typer.Option("--scans", help="Folder, datalist (.json), .csv or one scan.", show_default=False)
+]
+ConfigName = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="A config file, or the name of a shipped one: tof_mra.", show_default=False),
+]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one config key; may be repeated.", show_default=False)]
-Frame = Annotated[int | None, typer.Option("--frame", help="Which frame (from 0) of scans that hold several.", show_default=False)]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Change one config key; may be repeated.", show_default=False
+    ),
+]
+Frame = Annotated[
+    int | None, typer.Option("--frame", help="Which frame (from 0) of scans that hold several.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with the place of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 Region = Annotated[str, typer.Option("--region", help="Score everywhere (all), or inside the brain mask only (brain).")]
 HeldOut = Annotated[bool, typer.Option("--held-out", help="Only cases that training did not see.")]
-Compare = Annotated[bool, typer.Option("--compare", help="Also write k-means' and the untrained head's masks to OUT/comparison.")]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="Also write k-means' and the untrained head's masks to OUT/comparison.")
+]
 
 
 def _version(show: bool | None) -> None:
@@ -46,18 +60,31 @@ def _version(show: bool | None) -> None:
 
 @app.callback()
 def _medseg(
-    version: Annotated[bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = None,
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = None,
 ) -> None:
     pass
 
 
-@app.command(epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1")
+@app.command(
+    epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1"
+)
 def run(
     config: ConfigName,
     scans: ScansOption,
     out: Out,
-    references: Annotated[Path | None, typer.Option("--references", help="Labels to score against; default: labels beside the scans, if any.", show_default=False)] = None,
-    run_folder: Annotated[Path | None, typer.Option("--run", help="Run folder; default: OUT/run.", show_default=False)] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            "--references",
+            help="Labels to score against; default: labels beside the scans, if any.",
+            show_default=False,
+        ),
+    ] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="Run folder; default: OUT/run.", show_default=False)
+    ] = None,
     region: Region = "all",
     overrides: Overrides = [],  # noqa: B006 (Typer copies it)
     frame: Frame = None,
@@ -69,15 +96,21 @@ def run(
     start_logging(quiet, verbose)
     from medseg.workflows.whole import run_all
 
-    summary = run_all(config, scans, out, run=run_folder, references=references, region=region, overrides=overrides, frame=frame)
+    summary = run_all(
+        config, scans, out, run=run_folder, references=references, region=region, overrides=overrides, frame=frame
+    )
     return _answer(summary, as_json)
 
 
-@app.command(epilog="Examples:  medseg train tof_mra --scans scans/ --run runs/mine\n\nmedseg train my.yaml --scans scans.csv --run runs/mine --set stego.steps=800")
+@app.command(
+    epilog="Examples:  medseg train tof_mra --scans scans/ --run runs/mine\n\nmedseg train my.yaml --scans scans.csv --run runs/mine --set stego.steps=800"
+)
 def train(
     config: ConfigName,
     scans: ScansOption,
-    run_folder: Annotated[Path, typer.Option("--run", help="Folder for the run; an interrupted run there goes on.", show_default=False)],
+    run_folder: Annotated[
+        Path, typer.Option("--run", help="Folder for the run; an interrupted run there goes on.", show_default=False)
+    ],
     overrides: Overrides = [],  # noqa: B006
     frame: Frame = None,
     as_json: AsJson = False,
@@ -91,9 +124,13 @@ def train(
     return _answer(train_run(config, scans, run_folder, overrides=overrides, frame=frame), as_json)
 
 
-@app.command(epilog="Examples:  medseg reconstruct runs/mine scans/ -o results/mine\n\nmedseg reconstruct runs/mine one.nii.gz -o results/one --set reconstruct.method=kmeans")
+@app.command(
+    epilog="Examples:  medseg reconstruct runs/mine scans/ -o results/mine\n\nmedseg reconstruct runs/mine one.nii.gz -o results/one --set reconstruct.method=kmeans"
+)
 def reconstruct(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `medseg train`.", show_default=False)],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder made by `medseg train`.", show_default=False)
+    ],
     scans: Scans,
     out: Out,
     compare: Compare = False,
@@ -108,15 +145,29 @@ def reconstruct(
     start_logging(quiet, verbose)
     from medseg.workflows.reconstruction import reconstruct_run
 
-    return _answer(reconstruct_run(run_folder, scans, out, compare=compare, held_out=held_out, overrides=overrides, frame=frame), as_json)
+    return _answer(
+        reconstruct_run(run_folder, scans, out, compare=compare, held_out=held_out, overrides=overrides, frame=frame),
+        as_json,
+    )
 
 
-@app.command(epilog="Examples:  medseg score results/mine labels/\n\nmedseg score results/mine labels/ --region brain --json")
+@app.command(
+    epilog="Examples:  medseg score results/mine labels/\n\nmedseg score results/mine labels/ --region brain --json"
+)
 def score(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A result folder made by `medseg reconstruct`.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A result folder made by `medseg reconstruct`.", show_default=False)
+    ],
     references: Annotated[Path, typer.Argument(help="Folder, datalist, CSV or one label file.", show_default=False)],
-    into: Annotated[Path | None, typer.Option("-o", "--into", help="Folder for the tables; default: OUT.", show_default=False)] = None,
-    scans: Annotated[Path | None, typer.Option("--scans", help="The scans, for the baseline rows; default: where the manifests say.", show_default=False)] = None,
+    into: Annotated[
+        Path | None, typer.Option("-o", "--into", help="Folder for the tables; default: OUT.", show_default=False)
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(
+            "--scans", help="The scans, for the baseline rows; default: where the manifests say.", show_default=False
+        ),
+    ] = None,
     region: Region = "all",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -161,7 +212,12 @@ def phantom(
 
 @app.command(epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")
 def info(
-    what: Annotated[Path | None, typer.Argument(metavar="[RUN|SCANS]", help="A run folder, or scans; nothing: this installation.", show_default=False)] = None,
+    what: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN|SCANS]", help="A run folder, or scans; nothing: this installation.", show_default=False
+        ),
+    ] = None,
     frame: Frame = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -178,12 +178,17 @@ def demo_picture(
     headings = ["scan", predicted_heading] + ["reference"] * any(row.reference is not None for row in rows)
     columns = len(headings)
     side = 2.6
-    figure = Figure(figsize=(side * columns + 1.1, side * len(rows) + 0.75), facecolor=_BACKGROUND)
+    figure = Figure(figsize=(side * columns + 1.4, side * len(rows) + (0.75 if title else 0.4)), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     width, height = figure.get_size_inches()
     figure.subplots_adjust(
-        left=1.05 / width, right=1 - 0.05 / width, top=1 - 0.65 / height, bottom=0.08 / height, wspace=0.03, hspace=0.04
+        left=1.35 / width,
+        right=1 - 0.05 / width,
+        top=1 - (0.65 if title else 0.3) / height,
+        bottom=0.08 / height,
+        wspace=0.03,
+        hspace=0.04,
     )
     for row_axes, row in zip(axes, rows, strict=True):
         shown = row.image if row.region is None else np.where(row.region, row.image, row.image.min())

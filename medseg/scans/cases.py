@@ -57,7 +57,7 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
-        """Plain lines for a terminal: counts, the first cases with their partners, problems and notes."""
+        """Plain lines for a terminal: counts, the first cases with their partners, and notes; no problems."""
         number_of_patients = len({case.patient for case in self.cases})
         masks = sum(case.mask is not None for case in self.cases)
         lines = [
@@ -67,7 +67,6 @@ class Listing:
         lines += [f"  {self._describe(case)}" for case in self.cases[:_CASES_SHOWN]]
         if len(self.cases) > _CASES_SHOWN:
             lines.append(f"  ... and {len(self.cases) - _CASES_SHOWN} more")
-        lines += [f"  {case_id}: error, {problem}" for case_id, problem in self.problems]
         return lines + [f"  note: {note}" for note in self.notes]
 
     def _describe(self, case: Case) -> str:

@@ -129,6 +129,8 @@ def find_references(source: Path) -> dict[str, Path]:
 
 def _drafts(source: Path, skip: Sequence[Path]) -> tuple[list[Draft], list[str]]:
     if source.is_dir():
+        if not os.access(source, os.R_OK | os.X_OK):
+            raise MedsegError(f"{source} must be readable, got no permission; change its permissions")
         return _from_folder(source, skip)
     if not source.is_file():
         raise MedsegError(f"{source} must be a folder, a datalist, a CSV or a scan, got nothing there; check the name")
@@ -175,7 +177,11 @@ def _walk(source: Path, skip: set[Path], *, deep: bool = True) -> tuple[list[Pat
     ignored: _Ignored = []
     notes: list[str] = []
     seen = {source.resolve()}
-    for folder_name, folder_names, file_names in os.walk(source, followlinks=True):
+
+    def note_unreadable(error: OSError) -> None:
+        notes.append(f"{error.filename} cannot be read ({error.strerror}) and is skipped")
+
+    for folder_name, folder_names, file_names in os.walk(source, onerror=note_unreadable, followlinks=True):
         folder = Path(folder_name)
         outputs = _outputs(folder, file_names)
         is_output = outputs is not None and folder != source
@@ -287,6 +293,9 @@ def _problem(draft: Draft, case_id: str, taken: int) -> str | None:
         if len(files) > 1:
             names = ", ".join(str(path) for path in files)
             return f"{case_id} must have one {role}, got {len(files)} ({names}); remove or rename all but one"
+    for path in (*draft.images, *draft.masks):
+        if not os.access(path, os.R_OK):
+            return f"{path} must be readable, got no access to it; mend its permissions or the link, or remove it"
     if draft.masks and draft.labels and _same_content(draft.masks[0], draft.labels[0]):
         return (
             f"{draft.masks[0]} must be a brain mask, got the same file as the label {draft.labels[0]}; "
@@ -298,7 +307,10 @@ def _problem(draft: Draft, case_id: str, taken: int) -> str | None:
 
 
 def _same_content(one: Path, other: Path) -> bool:
-    return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
+    try:
+        return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
+    except OSError:  # whoever needs the file will say so
+        return False
 
 
 def _grouped(ignored: _Ignored) -> list[str]:

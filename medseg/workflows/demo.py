@@ -66,7 +66,8 @@ def _rows(out: Path, scans: Path) -> list[DemoRow]:
             for path in (out / f"{case}_seg.nii.gz", scans / f"{case}_label.nii.gz", out / f"{case}_region.nii.gz")
         ]
         spacing = grid_of(Orientation("RAS", labels=_RAS)(read_image(scans / f"{case}_img.nii.gz"))).spacing
-        rows.append(DemoRow(case, image, masks[0], spacing, masks[1], masks[2], row["scores"]))
+        predicted, reference, region = masks
+        rows.append(DemoRow(case, image, predicted, spacing, reference & region, region, row["scores"]))
     return rows
 
 

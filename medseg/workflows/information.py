@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from medseg.config import shipped_configs
-from medseg.files import read_json
+from medseg.errors import MedsegError
+from medseg.files import read_record
 from medseg.runs import METHODS, RunRecord, open_run, versions
 from medseg.scans.folders import find_cases
 from medseg.scans.readers import read_grid
+
+
+_log = logging.getLogger(__name__)
 
 
 def describe(what: Path | None, *, frame: int | None = None) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
     }
     lines = [f"{name}: {value}" for name, value in rows.items()]
     cards = record.method_folder(record.config.reconstruct.method) / "cards.json"
-    clusters = read_json(cards)["cards"] if cards.is_file() else []
+    clusters = read_record(cards, "cards")["cards"] if cards.is_file() else []
     return {
         "lines": lines,
         "train": train,
@@ -61,9 +66,14 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 def _scans(what: Path, frame: int | None) -> dict[str, Any]:
     listing = find_cases(what, frame=frame)
+    failed = dict(listing.problems)
     cases: list[dict[str, Any]] = []
     for case in listing.cases:
-        grid = read_grid(case.image)
+        try:
+            grid = read_grid(case.image)
+        except MedsegError as error:
+            failed[case.case_id] = str(error)
+            continue
         cases.append(
             {
                 "case": case.case_id,
@@ -81,7 +91,9 @@ def _scans(what: Path, frame: int | None) -> dict[str, Any]:
         f"{' x '.join(f'{length:g}' for length in entry['spacing_mm'])} mm, {entry['orientation']}"
         for entry in cases
     ]
-    return {"lines": [*listing.describe(), *rows], "cases": cases, "failed": dict(listing.problems)}
+    for problem in failed.values():
+        _log.error(problem)
+    return {"lines": [*listing.describe(), *rows], "cases": cases, "failed": failed}
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Integer, Num
 
 from medseg import config as sections
 from medseg.errors import MedsegError
-from medseg.files import read_json, write_json
+from medseg.files import read_record, write_json
 from medseg.naming.cards import ClusterCard, measure_clusters
 from medseg.naming.classes import Naming, read_classes
 from medseg.naming.matching import count_table, match_table
@@ -24,6 +25,7 @@ from medseg.naming.rulebook import load_rules, name_clusters
 
 _log = logging.getLogger(__name__)
 _CARDS = "cards.json"
+_ANEW = "train the run anew"
 
 
 def write_cards(
@@ -54,25 +56,55 @@ def write_cards(
     write_json(folder / _CARDS, content)
 
 
-def name_method(folder: Path, naming: sections.Naming) -> Naming:
-    """Name a method's clusters as the config says.
+def require_naming(naming: sections.Naming) -> None:
+    """Check the rules or the hand-written classes before long work.
+
+    Raises:
+        MedsegError: the rules or the file are wrong.
+    """
+    if naming.source == "hand":
+        assert naming.classes is not None  # the config section made sure of it
+        read_classes(naming.classes)
+    else:
+        load_rules(naming.rules)
+
+
+def name_method(folder: Path, naming: sections.Naming, *, clusters: int) -> Naming:
+    """Name the clusters of a method, which has so many, as the config says.
 
     Raises:
         MedsegError: the method has no cards, the rules or the file are wrong, or no training label was there.
     """
     if naming.source == "hand":
-        assert naming.classes is not None  # the config section made sure of it
-        return read_classes(naming.classes)
-    content = read_json(folder / _CARDS)
+        assert naming.classes is not None
+        named = read_classes(naming.classes)
+        if strange := [cluster for cluster in named.class_of_cluster if cluster >= clusters]:
+            raise MedsegError(
+                f"{naming.classes} must list clusters from 0 to {clusters - 1}, got {strange[0]}; "
+                "write one for this run, beginning with its classes.yaml"
+            )
+        return named
+    content, cards = _read_cards(folder / _CARDS, clusters)
     rules = load_rules(naming.rules)
     if naming.source == "rules":
-        return name_clusters([ClusterCard(**card) for card in content["cards"]], rules)
+        return name_clusters(cards, rules)
     if "label_table" not in content:
         raise MedsegError(
             "naming.source training_labels must have labels beside the training scans, got none; use naming.source=rules"
         )
-    table = np.zeros((len(content["cards"]), 1 + max(rule.entry.value for rule in rules)), dtype=np.int64)
+    table = np.zeros((clusters, 1 + max(rule.entry.value for rule in rules)), dtype=np.int64)
     counted = np.asarray(content["label_table"])[:, : table.shape[1]]
     table[:, : counted.shape[1]] = counted
     columns = [0, *(rule.entry.value for rule in rules)]
     return match_table(table[:, columns], [rule.entry for rule in rules])
+
+
+def _read_cards(path: Path, clusters: int) -> tuple[dict[str, Any], list[ClusterCard]]:
+    content = read_record(path, "cards", advice=_ANEW)
+    try:
+        cards = [ClusterCard(**card) for card in content["cards"]]
+    except TypeError as error:
+        raise MedsegError(f"{path} must hold the cards of clusters, got {error}; {_ANEW}") from error
+    if len(cards) != clusters:
+        raise MedsegError(f"{path} must hold the cards of {clusters} clusters, got {len(cards)}; {_ANEW}")
+    return content, cards

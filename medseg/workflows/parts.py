@@ -6,6 +6,7 @@ It is the one place where a config section becomes plain arguments.
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from monai.data import MetaTensor, PersistentDataset
-from monai.transforms import Compose, Orientation, Spacing
+from monai.transforms import Compose, Orientation, Spacing, Transform
 
 from medseg import config as sections
 from medseg.errors import MedsegError, mistake_behind
 from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.features.filterbank import FilterBank
 from medseg.features.windows import feature_shape, is_volume_backbone, join_features
-from medseg.files import hash_content, hash_file, read_json, write_json
+from medseg.files import CannotWriteError, hash_content, hash_file, read_record, write_json
 from medseg.naming.classes import Naming
 from medseg.patches.slicing import PatchGeometry, magnified
 from medseg.prepare.chain import mra_transforms, prepare_case
@@ -43,21 +45,33 @@ _BYTES_A_VOXEL = 32  # image, region, salience, tubularity, probability and thei
 
 
 def say_listing(listing: Listing) -> None:
-    """Print what was found, what lacks what, and what was ignored and why."""
+    """Print what was found, what lacks what, what was ignored and why, and what cannot be used."""
     for line in listing.describe():
         _log.info(line)
+    for _, problem in listing.problems:
+        _log.error(problem)
 
 
 def start_fabric(run: sections.Run) -> Fabric:
-    """Lightning Fabric for the config's devices, launched."""
+    """Lightning Fabric for the config's devices, launched.
+
+    Raises:
+        MedsegError: this machine has no such devices.
+    """
     torch.set_float32_matmul_precision("high")
-    fabric = Fabric(
-        accelerator=run.device,
-        devices=run.devices,
-        num_nodes=run.nodes,
-        strategy=run.strategy,
-        precision=run.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=run.device,
+            devices=run.devices,
+            num_nodes=run.nodes,
+            strategy=run.strategy,
+            precision=run.precision,
+        )
+    except (RuntimeError, MisconfigurationException) as error:
+        raise MedsegError(
+            f"run.device and run.devices must be there, got {run.device} and {run.devices} ({error}); "
+            "set run.device=auto and run.devices=1"
+        ) from error
     fabric.launch()
     if not fabric.is_global_zero:  # one voice is enough
         logging.getLogger("medseg").setLevel(logging.WARNING)
@@ -94,7 +108,9 @@ def load_backbones(features: sections.Features, device: torch.device, *, pretrai
     return [
         FilterBank()
         if name == "filter_bank"
-        else load_slice_backbone(name, checkpoint=features.checkpoint, feature=features.feature, pretrained=pretrained).to(device)
+        else load_slice_backbone(
+            name, checkpoint=features.checkpoint, feature=features.feature, pretrained=pretrained
+        ).to(device)
         for name in features.backbone
     ]
 
@@ -108,25 +124,40 @@ def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> Iterator[dic
 
     Raises:
         MedsegError: the scan cannot be used; the message names the case.
+        CannotWriteError: the disk is full.
     """
     key = case_hash(case, prepare)
-    chain = preparation(prepare)
     dataset = PersistentDataset(
-        [case], partial(_prepare_plain, chain=chain), cache_dir=cache, hash_func=partial(_constant_key, key=key)
+        [case], _Prepare(preparation(prepare)), cache_dir=cache, hash_func=partial(_constant_key, key=key)
     )
+    kept = cache / f"{key}.pt"
+    if kept.is_file() and not zipfile.is_zipfile(kept):  # killed while it was moved here from another disk
+        kept.unlink()
     try:
         sample = dict(dataset[0])
-    except RuntimeError as error:  # MONAI wraps what its transforms raise
-        raise (mistake_behind(error) or error) from error
+    except RuntimeError as error:
+        if mistake := mistake_behind(error):
+            raise mistake from error
+        if error.__cause__ is not None:  # MONAI wraps what its transforms raise
+            raise
+        raise CannotWriteError(f"{cache} must be writable, got {error}; free space or set features.store") from error
     image = sample["image"]  # from the cache it comes without its affine
-    sample["image"] = MetaTensor(image.as_tensor() if isinstance(image, MetaTensor) else image, affine=sample.pop("affine"))
+    sample["image"] = MetaTensor(
+        image.as_tensor() if isinstance(image, MetaTensor) else image, affine=sample.pop("affine")
+    )
     yield sample
-    (cache / f"{key}.pt").unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
 
 
-def _prepare_plain(case: Case, chain: Compose) -> dict[Any, Any]:
-    sample = prepare_case(case, chain)
-    return {**sample, "affine": sample["image"].affine.clone()}
+class _Prepare(Transform):
+    """A case to its sample, in tensors and plain values; MONAI keeps the results of its own transforms only."""
+
+    def __init__(self, chain: Compose) -> None:
+        self._chain = chain
+
+    def __call__(self, data: Case) -> dict[Any, Any]:
+        sample = prepare_case(data, self._chain)
+        return {**sample, "facts": plain_facts(sample["facts"]), "affine": sample["image"].affine.clone()}
 
 
 def case_hash(case: Case, prepare: sections.Prepare) -> str:
@@ -175,7 +206,7 @@ def load_clusterer(
         raise MedsegError(
             f"{record.folder} must be trained to the end, got no method {method}; run the same `medseg train` again to go on"
         )
-    known = read_json(folder / _FACTS)
+    known = read_record(folder / _FACTS, advice="train a new run")
     for name, value in feature_facts(backbones, geometry).items():
         if known.get(name) != value:
             raise MedsegError(
@@ -233,7 +264,7 @@ def relative_source(path: Path, scans: Path) -> str:
 
 def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
     """Say how many cases, and about how long, how much disk and how much memory they take."""
-    voxels = [int(np.prod(read_grid(case.image).shape)) for case in cases]
+    voxels = [_voxels(case) for case in cases]
     millions, largest = sum(voxels) / 1e6, max(voxels)
     memory_gb = 0.8 + largest * _BYTES_A_VOXEL / 1e9
     if training:
@@ -246,6 +277,14 @@ def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bo
         "%d %s, %.0f million voxels: about %s on two cores without a GPU, %.1f GB of disk, %.1f GB of memory",
         len(cases), "case" if len(cases) == 1 else "cases", millions, _duration(seconds), disk_gb, memory_gb,
     )  # fmt: skip
+
+
+def _voxels(case: Case) -> int:
+    """How many voxels a scan has; none where its header cannot be read, which is reported when its turn comes."""
+    try:
+        return int(np.prod(read_grid(case.image).shape))
+    except MedsegError:
+        return 0
 
 
 def _duration(seconds: float) -> str:

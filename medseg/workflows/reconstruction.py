@@ -111,7 +111,9 @@ def reconstruct_run(
 class _Job:
     """What all cases of one call share: methods, backbones, geometry, and where results go."""
 
-    def __init__(self, record: RunRecord, config: Config, scans: Path, out: Path, compare: bool, device: torch.device) -> None:
+    def __init__(
+        self, record: RunRecord, config: Config, scans: Path, out: Path, compare: bool, device: torch.device
+    ) -> None:
         self.record, self.config, self.scans, self.out, self.device = record, config, scans, out, device
         main = config.reconstruct.method
         names = [main, *(name for name in METHODS if compare and name != main)]
@@ -174,7 +176,9 @@ class _Job:
         files: list[Path] = []
         for name, class_probabilities in probabilities.items():
             labels = _labels(class_probabilities, values, volume, self.config.reconstruct.refine)
-            path = self.out / (f"{case.case_id}_seg.nii.gz" if name == main else f"comparison/{case.case_id}_{name}.nii.gz")
+            path = self.out / (
+                f"{case.case_id}_seg.nii.gz" if name == main else f"comparison/{case.case_id}_{name}.nii.gz"
+            )
             write_labels(path, _on_source(labels[None], sample, nearest=True)[0], source=case.image)
             files.append(path)
             if name == main:
@@ -213,9 +217,13 @@ class _Job:
         """Probabilities, their entropy and the region; sets `classes` to 0 outside the region, without a copy."""
         for plane, inside in zip(np.moveaxis(classes, 1, 0), volume.region, strict=True):
             plane[:, ~inside] = 0
-        probability, uncertainty, where = (self.out / f"{case.case_id}_{kind}.nii.gz" for kind in ("prob", "uncertainty", "region"))
+        probability, uncertainty, where = (
+            self.out / f"{case.case_id}_{kind}.nii.gz" for kind in ("prob", "uncertainty", "region")
+        )
         on_source = _on_source(classes, sample, nearest=False)
-        write_map(probability, on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1), source=case.image)
+        write_map(
+            probability, on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1), source=case.image
+        )
         write_map(uncertainty, _entropy(on_source), source=case.image)
         region = volume.region[None].view(np.uint8)
         write_labels(where, _on_source(region, sample, nearest=True)[0], source=case.image)

@@ -80,11 +80,16 @@ def score_results(
     write_evaluation_results(into / "evaluation_results.txt", rows, dataset=out.resolve().name, method=method)
     score_plot(rows, into / "plots" / "scores.png")
     aggregates = read_json(into / "scores.json")["aggregates"]
-    lines = [*_as_lines(score_table(rows, title=f"{len(pairs) - len(failed)} cases, region {region}")), f"tables: {into}/scores.csv"]
+    lines = [
+        *_as_lines(score_table(rows, title=f"{len(pairs) - len(failed)} cases, region {region}")),
+        f"tables: {into}/scores.csv",
+    ]
     return {"lines": lines, "aggregates": aggregates, "region": region, "failed": failed}
 
 
-def _score_case(manifest: Mapping[str, Any], reference_path: Path, out: Path, scans: Path, region: str) -> Iterator[ScoreRow]:
+def _score_case(
+    manifest: Mapping[str, Any], reference_path: Path, out: Path, scans: Path, region: str
+) -> Iterator[ScoreRow]:
     case = manifest["case"]
     predicted_path = out / f"{case}_seg.nii.gz"
     reference = read_labels(reference_path)
@@ -99,7 +104,9 @@ def _score_case(manifest: Mapping[str, Any], reference_path: Path, out: Path, sc
 
     def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
         scores = score_labels(labels, truth, spacing, region=inside, names=names)
-        return [ScoreRow(case, method, values, naming, structure, region, trained) for structure, values in scores.items()]
+        return [
+            ScoreRow(case, method, values, naming, structure, region, trained) for structure, values in scores.items()
+        ]
 
     image = _image_of(manifest, scans)
     if image is not None:
@@ -118,7 +125,11 @@ def _image_of(manifest: Mapping[str, Any], scans: Path) -> np.ndarray | None:
     root = scans if scans.is_dir() else scans.parent
     path = root / manifest["source"]
     if not path.is_file():
-        _log.warning("%s: %s is not there, so the baseline rows are left out; name the scans with --scans", manifest["case"], path)
+        _log.warning(
+            "%s: %s is not there, so the baseline rows are left out; name the scans with --scans",
+            manifest["case"],
+            path,
+        )
         return None
     return np.asarray(read_image(path, frame=manifest.get("frame"))[0])
 

@@ -152,7 +152,9 @@ def _store_cases(
     failed = parts.gathered(fabric, failed)
     stores = [_stored(record, keys[case.case_id]) for case in cases if case.case_id not in failed]
     if not stores:
-        raise MedsegError(f"SCANS must hold at least one scan to train on, got none usable ({'; '.join(failed.values())})")
+        raise MedsegError(
+            f"SCANS must hold at least one scan to train on, got none usable ({'; '.join(failed.values())})"
+        )
     return [store for store in stores if store is not None], failed
 
 

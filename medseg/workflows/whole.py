@@ -44,7 +44,11 @@ def run_all(
     run = run or out / "run"
     trained = train_run(config, scans, run, overrides=overrides, frame=frame, skip=(out,))
     reconstructed = reconstruct_run(run, scans, out, compare=True, frame=frame)
-    answer = {"train": trained, "reconstruct": reconstructed, "failed": {**trained["failed"], **reconstructed["failed"]}}
+    answer = {
+        "train": trained,
+        "reconstruct": reconstructed,
+        "failed": {**trained["failed"], **reconstructed["failed"]},
+    }
     lines = trained["lines"] + reconstructed["lines"]
     if references is None and find_cases(scans, frame=frame, skip=(out, run)).labels:
         references = scans

@@ -69,7 +69,6 @@ def test_listing_says_what_was_found() -> None:
         "2 cases of 2 patients, 1 with a brain mask, 1 with a label",
         "  a: patient anna, brain mask, label",
         "  b: patient b, brain mask none",
-        "  c: error, c must be whole",
         "  note: ignored x",
     ]
 
