@@ -29,5 +29,7 @@ check: $(installed) ## lint, format, types, direction of the imports
 	@$(bin)/mypy
 	@$(bin)/lint-imports --no-cache
 
-bench: $(installed) ## the benchmarks; never part of the tests
-	@$(bin)/python -m pytest -q benchmarks -p no:xdist --benchmark-only
+bench: $(installed) ## the benchmarks, about an hour; never part of the tests
+	@for name in features reconstruction filter_bank memory; do \
+		echo "benchmarks/$$name.py"; $(bin)/python benchmarks/$$name.py || exit 1; \
+	done

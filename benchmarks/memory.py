@@ -36,7 +36,8 @@ def write_mirrored(path: Path, phantom: VesselPhantom, shape: tuple[int, int, in
     folded = [np.arange(length) % (2 * size) for length, size in zip(shape, phantom.image.shape, strict=True)]
     indices = [np.minimum(n, 2 * size - 1 - n) for n, size in zip(folded, phantom.image.shape, strict=True)]
     nib.openers.Opener.default_compresslevel = 1
-    nib.save(nib.Nifti1Image(phantom.image[np.ix_(*indices)], phantom.affine), path)
+    to_left_and_back = phantom.affine @ np.diag([-1, -1, 1, 1])  # as many scanners write it: turning it costs copies
+    nib.save(nib.Nifti1Image(phantom.image[np.ix_(*indices)], to_left_and_back), path)
 
 
 def run_medseg(*arguments: str) -> int:

@@ -266,7 +266,7 @@ def _find(source: str | Path) -> Path:
     raise MedsegError(f"CONFIG must be a YAML file or one of {names}, got {source}; check the name")
 
 
-def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[Any, Any]:
     if path in seen:
         raise MedsegError(
             f"{path} must not extend itself, got {' -> '.join(p.name for p in (*seen, path))}; cut the circle"
@@ -287,7 +287,7 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any
     return _merged(_read_with_parents(beside if beside.is_file() else _find(parent), (*seen, path)), content)
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Mapping[Any, Any], changes: Mapping[Any, Any]) -> dict[Any, Any]:
     merged = dict(base)
     for section, values in changes.items():
         known = merged.get(section)
@@ -295,7 +295,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _validated(content: Mapping[str, Any], source: str) -> Config:
+def _validated(content: Mapping[Any, Any], source: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:

@@ -42,13 +42,20 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        os.replace(beside, path)
+        beside.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk their own way
-        reason = getattr(error, "strerror", None) or error
+        reason = why_not_written(error)
         raise CannotWriteError(f"{path} must be writable, got {reason}; free space or choose another folder") from error
     finally:
         with suppress(OSError):  # what stands in the way of the file also stands in the way of this
             beside.unlink(missing_ok=True)
+
+
+def why_not_written(error: Exception) -> str:
+    """The reason of a failed write in a few words; libraries wrap the system's own."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"a write that failed ({next(iter(str(error).splitlines()), type(error).__name__)})"
 
 
 def require_folder(folder: Path, option: str) -> None:
@@ -102,8 +109,8 @@ def read_record(path: Path, *keys: str, advice: str = _RESTORE) -> dict[str, Any
     """
     content = read_json(path, advice=advice)
     if not isinstance(content, dict) or not content.keys() >= set(keys):
-        got = ", ".join(content) or "none" if isinstance(content, dict) else type(content).__name__
-        raise MedsegError(f"{path} must hold {', '.join(keys)}, got {got}; {advice}")
+        missing = f"no {next(key for key in keys if key not in content)}" if isinstance(content, dict) else "none"
+        raise MedsegError(f"{path} must be a JSON object with {', '.join(keys)}, got {missing}; {advice}")
     return content
 
 

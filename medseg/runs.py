@@ -110,7 +110,8 @@ def start_run(
         known = open_run(folder)
         if _training_part(known.config) != _training_part(config):
             raise MedsegError(
-                f"{folder} must hold a run of the same config, got {_first_difference(known.config, config)}; choose another --run"
+                f"{folder} must hold a run of the same config, got {_first_difference(known.config, config)}; "
+                "choose another --run"
             )
         if known.inputs != inputs:
             raise MedsegError(

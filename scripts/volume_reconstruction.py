@@ -26,7 +26,9 @@ def share(text: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 < value <= 1:
-        raise MedsegError(f"--n_size must be a share in (0, 1] or a percentage such as 5%, got {text}; write {text}% perhaps")
+        raise MedsegError(
+            f"--n_size must be a share in (0, 1] or a percentage such as 5%, got {text}; write {text}% perhaps"
+        )
     return value
 
 

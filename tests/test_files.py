@@ -11,9 +11,9 @@ from medseg.files import hash_content, hash_file, read_json, replacing, write_js
 def test_a_failed_write_leaves_the_earlier_file_and_no_part(tmp_path: Path) -> None:
     path = tmp_path / "result.txt"
     write_text(path, "earlier")
-    with pytest.raises(RuntimeError), replacing(path) as beside:
+    with pytest.raises(KeyError), replacing(path) as beside:
         beside.write_text("half", encoding="utf-8")
-        raise RuntimeError
+        raise KeyError
     assert path.read_text(encoding="utf-8") == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -42,7 +42,9 @@ def test_another_size_scheme_or_seed_trains_another_model(scans: Path, tmp_path:
         assert main([*request, "--scans", str(scans), "--output_root", str(tmp_path), *SMALL]) == 0
         out = tmp_path / f"{name}_{0.5 if size != '1' else 1:g}_{seed}"
         weights.add(hash_file(out / "run" / "methods" / "stego" / "weights.safetensors"))
-        assert (out / "evaluation_results.txt").read_text(encoding="utf-8").startswith(f"Results for {out.name} dataset")
+        assert (
+            (out / "evaluation_results.txt").read_text(encoding="utf-8").startswith(f"Results for {out.name} dataset")
+        )
         assert len(list(out.glob("*_seg.nii.gz"))) == 1  # the held-out patient only
     assert len(weights) == 4
 

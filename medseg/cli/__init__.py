@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -26,6 +27,7 @@ def guarded(command: Callable[[], object]) -> int:
     from medseg.errors import MedsegError
 
     log = logging.getLogger("medseg")
+    threading.excepthook = _thread_failed
     try:
         status = command()
         return status if isinstance(status, int) else 0
@@ -47,6 +49,12 @@ def guarded(command: Callable[[], object]) -> int:
             raise
         error.show()
         return int(error.exit_code)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """A full disk in a thread that writes is reported by whoever waits for the thread."""
+    if failure.exc_type is None or not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def _say(line: str, status: int) -> int:

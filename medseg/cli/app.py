@@ -24,9 +24,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Scans = Annotated[Path, typer.Argument(help="Folder, datalist (.json), .csv or one scan.", show_default=False)]
+# Inputs are checked where they are read (readable=False: not by Typer), so that every mistake is the same one line.
+Scans = Annotated[
+    Path, typer.Argument(help="Folder, datalist (.json), .csv or one scan.", readable=False, show_default=False)
+]
 ScansOption = Annotated[
-    Path, typer.Option("--scans", help="Folder, datalist (.json), .csv or one scan.", show_default=False)
+    Path,
+    typer.Option("--scans", help="Folder, datalist (.json), .csv or one scan.", readable=False, show_default=False),
 ]
 ConfigName = Annotated[
     str,
@@ -158,7 +162,9 @@ def score(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="A result folder made by `medseg reconstruct`.", show_default=False)
     ],
-    references: Annotated[Path, typer.Argument(help="Folder, datalist, CSV or one label file.", show_default=False)],
+    references: Annotated[
+        Path, typer.Argument(help="Folder, datalist, CSV or one label file.", readable=False, show_default=False)
+    ],
     into: Annotated[
         Path | None, typer.Option("-o", "--into", help="Folder for the tables; default: OUT.", show_default=False)
     ] = None,
@@ -242,6 +248,8 @@ def start_logging(quiet: bool, verbose: bool) -> None:
 class _Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
+        if record.levelno >= logging.ERROR:  # as the line that ends a command
+            return f"medseg: {' '.join(text.split())}"
         return f"warning: {text}" if record.levelno >= logging.WARNING else text
 
 

@@ -75,7 +75,8 @@ def predict_case(
         view = replace(geometry, plane=plane)
         locations = grid_locations(shape, view, np.asarray(sample["region"][0]))
         blenders = {
-            name: Blender(shape, view, channels=len(values), out=out, share=1 / len(planes)) for name, out in total.items()
+            name: Blender(shape, view, channels=len(values), out=out, share=1 / len(planes))
+            for name, out in total.items()
         }
         windows = window_features(sample, locations, view, backbones, device=device, batch_size=batch)
         batches = batch_count(locations, shape, view, backbones, batch)

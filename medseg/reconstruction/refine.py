@@ -120,6 +120,12 @@ def _tubes(
     return replace(state, mask=kept)
 
 
+def _weak_sheets(state: State, volume: Volume) -> State:
+    """Drop faint parts that are spread out rather than shaped like tubes, also where they hang on a vessel."""
+    kept = vesselness.drop_weak_sheets(state.mask, volume.salience, volume.tubularity, volume.spacing)
+    return replace(state, mask=kept)
+
+
 def _radius_edge(state: State, volume: Volume, q_min: float = 0.22) -> State:
     edge = vesselness.radius_edge(volume.image, state.mask, volume.salience, volume.spacing, q_min=q_min)
     return replace(state, mask=edge)
@@ -130,7 +136,12 @@ def _components(state: State, volume: Volume, min_mm3: float = 2.0) -> State:
 
 
 def _crf_2d(
-    state: State, volume: Volume, sigma_voxels: float = 3.0, sigma_grey: float = 0.2, weight: float = 1.0, iterations: float = 5
+    state: State,
+    volume: Volume,
+    sigma_voxels: float = 3.0,
+    sigma_grey: float = 0.2,
+    weight: float = 1.0,
+    iterations: float = 5,
 ) -> State:
     probability = np.array(state.probability, dtype=np.float32)
     for k in np.flatnonzero(np.any(probability > 0.05, axis=(0, 1))):
@@ -141,7 +152,12 @@ def _crf_2d(
 
 
 def _crf_3d(
-    state: State, volume: Volume, sigma_voxels: float = 3.0, sigma_grey: float = 0.2, weight: float = 1.0, iterations: float = 5
+    state: State,
+    volume: Volume,
+    sigma_voxels: float = 3.0,
+    sigma_grey: float = 0.2,
+    weight: float = 1.0,
+    iterations: float = 5,
 ) -> State:
     """Dense CRF over slabs of slices with a halo, inside the box that holds any candidate."""
     probability = np.array(state.probability, dtype=np.float32)
@@ -187,6 +203,7 @@ STEPS: Mapping[str, Callable[..., State]] = {
     "crf_3d": _crf_3d,
     "hysteresis": _hysteresis,
     "tubes": _tubes,
+    "weak_sheets": _weak_sheets,
     "half_maximum_edge": _half_maximum_edge,
     "radius_edge": _radius_edge,
     "components": _components,

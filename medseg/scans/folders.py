@@ -158,7 +158,7 @@ def _from_folder(source: Path, skip: Sequence[Path]) -> tuple[list[Draft], list[
 
 
 def _from_file(path: Path) -> tuple[list[Draft], list[str]]:
-    """One scan, with the mask and the label that lie beside it."""
+    """One scan, with the mask and the label that lie beside it; of several no one knows which is meant."""
     if path.suffix.lower() == ".img":
         path = next((header for suffix in (".hdr", ".HDR") if (header := path.with_suffix(suffix)).is_file()), path)
     beside, _, _ = _walk(path.parent, set(), deep=False)
@@ -168,7 +168,14 @@ def _from_file(path: Path) -> tuple[list[Draft], list[str]]:
     if draft is None:  # called a mask or a label, yet given as a scan
         draft = Draft(split_extension(path.name)[0])
     draft.images = [path]
-    return [draft], []
+    notes = []
+    for role, partners in (("brain mask", draft.masks), ("label", draft.labels)):
+        if len(partners) > 1:
+            notes.append(
+                f"{len(partners)} {role}s beside {path.name}, none is taken: {_some(p.name for p in partners)}"
+            )
+            partners.clear()
+    return [draft], notes
 
 
 def _walk(source: Path, skip: set[Path], *, deep: bool = True) -> tuple[list[Path], _Ignored, list[str]]:

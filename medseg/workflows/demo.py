@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from medseg.errors import MedsegError
-from medseg.files import read_json
+from medseg.files import read_json, require_folder
 from medseg.phantoms.vessels import write_phantoms
 from medseg.review.plots import DemoRow, demo_picture
 from medseg.scans.readers import grid_of, read_image, read_labels
@@ -31,8 +31,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     Returns:
         `lines` that say where to look.
     """
-    if out.exists() and not out.is_dir():
-        raise MedsegError(f"{out} must be a folder or new, got a file; choose another -o")
+    require_folder(out, "-o")
     scans = out / "scans"
     _log.info("making %d phantoms: the truth is known, and no label is used until the masks are scored", _CASES)
     write_phantoms(scans, cases=_CASES, seed=_SEED, shape=_SHAPE)
@@ -83,5 +82,6 @@ def write_phantom_folder(kind: str, out: Path, *, cases: int, seed: int) -> dict
     """
     if kind != "vessels":
         raise MedsegError(f"KIND must be vessels, got {kind}; run `medseg phantom vessels -o DIR`")
+    require_folder(out, "-o")
     paths = write_phantoms(out, cases=cases, seed=seed)
     return {"lines": [f"{len(paths)} phantoms in {out}"], "images": [str(path) for path in paths]}

@@ -15,7 +15,6 @@ from medseg.runs import METHODS, RunRecord, open_run, versions
 from medseg.scans.folders import find_cases
 from medseg.scans.readers import read_grid
 
-
 _log = logging.getLogger(__name__)
 
 
@@ -97,4 +96,4 @@ def _scans(what: Path, frame: int | None) -> dict[str, Any]:
 
 
 def _folder_bytes(folder: Path) -> int:
-    return sum(os.path.getsize(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
+    return sum((Path(place) / name).stat().st_size for place, _, names in os.walk(folder) for name in names)

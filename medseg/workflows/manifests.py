@@ -13,17 +13,26 @@ _KEYS = ("case", "source", "method", "named_by", "ml", "trained_on_this_case", "
 _ADVICE = "remove it and run `medseg reconstruct` again"
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of one case.
+
+    Raises:
+        MedsegError: it is missing or damaged.
+    """
+    manifest = read_record(path, *_KEYS, advice=_ADVICE)
+    case_id = path.name.removesuffix(_ENDING)
+    if manifest["case"] != case_id:
+        raise MedsegError(f"{path} must be of the case {case_id}, got {manifest['case']}; {_ADVICE}")
+    return manifest
+
+
 def read_manifests(out: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The manifests in a result folder, sorted by case, and for each damaged one its case and the error."""
     manifests: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
     for path in sorted(out.glob(f"*{_ENDING}")):
-        case_id = path.name.removesuffix(_ENDING)
         try:
-            manifest = read_record(path, *_KEYS, advice=_ADVICE)
-            if manifest["case"] != case_id:
-                raise MedsegError(f"{path} must be of the case {case_id}, got {manifest['case']}; {_ADVICE}")
-            manifests.append(manifest)
+            manifests.append(read_manifest(path))
         except MedsegError as error:
-            damaged[case_id] = str(error)
+            damaged[path.name.removesuffix(_ENDING)] = str(error)
     return manifests, damaged

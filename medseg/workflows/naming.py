@@ -90,7 +90,8 @@ def name_method(folder: Path, naming: sections.Naming, *, clusters: int) -> Nami
         return name_clusters(cards, rules)
     if "label_table" not in content:
         raise MedsegError(
-            "naming.source training_labels must have labels beside the training scans, got none; use naming.source=rules"
+            "naming.source training_labels must have labels beside the training scans, got none; "
+            "use naming.source=rules"
         )
     table = np.zeros((clusters, 1 + max(rule.entry.value for rule in rules)), dtype=np.int64)
     counted = np.asarray(content["label_table"])[:, : table.shape[1]]

@@ -26,7 +26,7 @@ from medseg.errors import MedsegError, mistake_behind
 from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.features.filterbank import FilterBank
 from medseg.features.windows import feature_shape, is_volume_backbone, join_features
-from medseg.files import CannotWriteError, hash_content, hash_file, read_record, write_json
+from medseg.files import CannotWriteError, hash_content, hash_file, read_record, why_not_written, write_json
 from medseg.naming.classes import Naming
 from medseg.patches.slicing import PatchGeometry, magnified
 from medseg.prepare.chain import mra_transforms, prepare_case
@@ -69,7 +69,7 @@ def start_fabric(run: sections.Run) -> Fabric:
         )
     except (RuntimeError, MisconfigurationException) as error:
         raise MedsegError(
-            f"run.device and run.devices must be there, got {run.device} and {run.devices} ({error}); "
+            f"run.device must be one of this machine's, got {run.device} x {run.devices} ({error}); "
             "set run.device=auto and run.devices=1"
         ) from error
     fabric.launch()
@@ -140,7 +140,8 @@ def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> Iterator[dic
             raise mistake from error
         if error.__cause__ is not None:  # MONAI wraps what its transforms raise
             raise
-        raise CannotWriteError(f"{cache} must be writable, got {error}; free space or set features.store") from error
+        reason = why_not_written(error)
+        raise CannotWriteError(f"{cache} must be writable, got {reason}; free space or set features.store") from error
     image = sample["image"]  # from the cache it comes without its affine
     sample["image"] = MetaTensor(
         image.as_tensor() if isinstance(image, MetaTensor) else image, affine=sample.pop("affine")
@@ -204,14 +205,15 @@ def load_clusterer(
     folder = record.method_folder(method)
     if not record.has_method(method):
         raise MedsegError(
-            f"{record.folder} must be trained to the end, got no method {method}; run the same `medseg train` again to go on"
+            f"{record.folder} must be trained to the end, got no method {method}; "
+            "run the same `medseg train` again to go on"
         )
-    known = read_record(folder / _FACTS, advice="train a new run")
+    known = read_record(folder / _FACTS, "backbones", "patch", advice="train a new run")
     for name, value in feature_facts(backbones, geometry).items():
         if known.get(name) != value:
             raise MedsegError(
-                f"{folder} must be fitted on what its config names, got {name} {known.get(name)} there and {value} now; "
-                "train a new run, or restore its config and weights"
+                f"{folder} must be fitted on what its config names, got {name} {known.get(name)} there and {value} "
+                "now; train a new run, or restore its config and weights"
             )
     return ClusterModel.load(folder).to(device)
 

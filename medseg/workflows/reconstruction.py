@@ -18,7 +18,7 @@ import torch
 
 from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, change_config
 from medseg.errors import MedsegError
-from medseg.files import hash_content, hash_file, read_json, write_json
+from medseg.files import CannotWriteError, hash_content, hash_file, require_folder, write_json
 from medseg.naming.classes import Naming, write_classes
 from medseg.prepare.chain import invert, prepare_case
 from medseg.prepare.vesselness import scratch_array
@@ -26,10 +26,11 @@ from medseg.reconstruction.predict import Method, predict_case
 from medseg.reconstruction.refine import Volume, refine, require_steps
 from medseg.review.plots import mip_picture, overlay_picture
 from medseg.runs import METHODS, RunRecord, open_run, versions
-from medseg.scans.cases import Case
+from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
 from medseg.workflows import parts
+from medseg.workflows.manifests import read_manifest, read_manifests
 from medseg.workflows.naming import name_method
 
 _log = logging.getLogger(__name__)
@@ -65,9 +66,9 @@ def reconstruct_run(
     record = open_run(run)
     config = change_config(record.config, overrides, sections=(*CHANGEABLE_AFTER_TRAINING, "run"))
     require_steps(config.reconstruct.refine)
-    if out.exists() and not out.is_dir():
-        raise MedsegError(f"{out} must be a folder or new, got a file; choose another -o")
+    require_folder(out, "-o")
     listing = find_cases(scans, frame=frame, skip=(out, run))
+    _require_apart(listing, out)
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
         parts.say_listing(listing)
@@ -87,9 +88,11 @@ def reconstruct_run(
         _log.info("%s (%d of %d)", case.case_id, number, len(todo))
         try:
             job.reconstruct(case)
+        except CannotWriteError:
+            raise
         except MedsegError as error:
             failed[case.case_id] = str(error)
-            _log.warning("%s: %s", case.case_id, error)
+            _log.error(str(error))
     fabric.barrier()
     failed = parts.gathered(fabric, failed)
     skipped = sorted(parts.gathered(fabric, dict.fromkeys(skipped, "")))
@@ -106,6 +109,20 @@ def reconstruct_run(
         "skipped": skipped,
         "failed": failed,
     }
+
+
+def _require_apart(listing: Listing, out: Path) -> None:
+    """Check that no result would replace a file of the user's; beside the scans, ours is what has a manifest."""
+    inputs = [path for case in listing.cases for path in (case.image, case.mask) if path] + [*listing.labels.values()]
+    if out.resolve() not in {path.parent.resolve() for path in inputs}:
+        return
+    for case in listing.cases:
+        results = (out / f"{case.case_id}_{kind}.nii.gz" for kind in ("seg", "prob", "uncertainty", "region"))
+        strange = next((path for path in results if path.exists()), None)
+        if strange and not (out / f"{case.case_id}_manifest.json").exists():
+            raise MedsegError(
+                f"{strange} must be free for a result, got a file that is none; move it or choose another -o"
+            )
 
 
 class _Job:
@@ -127,7 +144,7 @@ class _Job:
         self.naming: dict[str, Naming] = {}
         for name in names:
             clusterer = parts.load_clusterer(record, name, self.backbones, self.geometry, device)
-            self.naming[name] = name_method(record.method_folder(name), config.naming)
+            self.naming[name] = name_method(record.method_folder(name), config.naming, clusters=clusterer.clusters)
             self.methods[name] = Method(clusterer, self.naming[name].class_of_cluster)
         self.run_hash = record.run_hash()
         _log.info("method %s, clusters named by %s", main, self.naming[main].named_by)
@@ -148,7 +165,7 @@ class _Job:
         if not path.is_file():
             return False
         try:
-            manifest = read_json(path)
+            manifest = read_manifest(path)
             files = manifest["files"]
             return manifest["request"] == self.request(case) and all(
                 hash_file(self.out / name) == sha for name, sha in files.items()
@@ -280,7 +297,9 @@ def _peak_memory_mb() -> int | None:
 
 
 def _summary(out: Path, scans: Path, record: RunRecord, failed: Mapping[str, str]) -> dict[str, Any]:
-    manifests = [read_json(path) for path in sorted(out.glob("*_manifest.json"))]
+    manifests, damaged = read_manifests(out)
+    for problem in damaged.values():
+        _log.warning("%s; summary.json goes without it", problem)
     keys = ("case", "source", "method", "named_by", "ml", "trained_on_this_case", "seconds", "peak_memory_mb")
     return {
         "scans": str(scans.resolve()),

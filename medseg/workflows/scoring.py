@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from medseg.errors import MedsegError
-from medseg.files import read_json
+from medseg.files import read_json, read_record, require_folder
 from medseg.naming.classes import read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
@@ -22,6 +22,7 @@ from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import score_labels
 from medseg.scoring.tables import ScoreRow, score_table, write_evaluation_results, write_scores_csv, write_scores_json
+from medseg.workflows.manifests import read_manifests
 
 _log = logging.getLogger(__name__)
 _REGIONS = ("all", "brain")
@@ -46,33 +47,33 @@ def score_results(
     Raises:
         MedsegError: nothing to score.
     """
-    if region not in _REGIONS:
-        raise MedsegError(f"--region must be one of {', '.join(_REGIONS)}, got {region}; choose one")
-    if into is not None and into.exists() and not into.is_dir():
-        raise MedsegError(f"{into} must be a folder or new, got a file; choose another -o")
-    manifests = [read_json(path) for path in sorted(out.glob("*_manifest.json"))] if out.is_dir() else []
-    if not manifests:
+    require_region(region)
+    into = into or out
+    require_folder(into, "-o")
+    manifests, failed = read_manifests(out)
+    if not manifests and not failed:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
     found = find_references(references)
     pairs = [(manifest, found[manifest["case"]]) for manifest in manifests if manifest["case"] in found]
     for manifest in manifests:
         if manifest["case"] not in found:
             _log.info("%s has no reference in %s and is not scored", manifest["case"], references)
-    if not pairs:
+    for problem in failed.values():
+        _log.error(problem)
+    if not pairs and not failed:
         some = ", ".join(sorted(found)[:3]) or "no label"
         raise MedsegError(f"{references} must hold a label of a case in {out}, got {some}; name it like its scan")
-    root = scans or Path(read_json(out / "summary.json")["scans"])
+    root = _scans_of(out, scans)
+    names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml").classes}
     rows: list[ScoreRow] = []
-    failed: dict[str, str] = {}
     for manifest, reference in track(pairs, "scoring"):
         try:
-            rows += _score_case(manifest, reference, out, root, region)
+            rows += _score_case(manifest, reference, out, root, region, names)
         except MedsegError as error:
             failed[manifest["case"]] = str(error)
-            _log.warning("%s: %s", manifest["case"], error)
+            _log.error(str(error))
     if not rows:
         return {"lines": ["no case could be scored"], "failed": failed}
-    into = into or out
     method = pairs[0][0]["method"]
     facts = {"versions": versions(), "region": region, "run_hash": manifests[0]["run_hash"]}
     write_scores_csv(into / "scores.csv", rows)
@@ -81,14 +82,38 @@ def score_results(
     score_plot(rows, into / "plots" / "scores.png")
     aggregates = read_json(into / "scores.json")["aggregates"]
     lines = [
-        *_as_lines(score_table(rows, title=f"{len(pairs) - len(failed)} cases, region {region}")),
+        *_as_lines(score_table(rows, title=f"{len({row.case_id for row in rows})} cases, region {region}")),
         f"tables: {into}/scores.csv",
     ]
     return {"lines": lines, "aggregates": aggregates, "region": region, "failed": failed}
 
 
+def require_region(region: str) -> None:
+    """Check the name of a region before long work.
+
+    Raises:
+        MedsegError: there is no such region.
+    """
+    if region not in _REGIONS:
+        raise MedsegError(f"--region must be one of {', '.join(_REGIONS)}, got {region}; choose one")
+
+
+def _scans_of(out: Path, scans: Path | None) -> Path:
+    """Where the scans are: as the user says, else as the reconstruction noted."""
+    if scans is None:
+        return Path(str(read_record(out / "summary.json", "scans", advice="name the scans with --scans")["scans"]))
+    if not scans.exists():
+        raise MedsegError(f"--scans must be a folder or a file that is there, got {scans}; check the name")
+    return scans
+
+
 def _score_case(
-    manifest: Mapping[str, Any], reference_path: Path, out: Path, scans: Path, region: str
+    manifest: Mapping[str, Any],
+    reference_path: Path,
+    out: Path,
+    scans: Path,
+    region: str,
+    names: Mapping[int, str],
 ) -> Iterator[ScoreRow]:
     case = manifest["case"]
     predicted_path = out / f"{case}_seg.nii.gz"
@@ -100,7 +125,6 @@ def _score_case(
     looked_at = np.asarray(read_labels(out / f"{case}_region.nii.gz")[0]) > 0
     inside = looked_at if region == "brain" else None
     truth = np.asarray(reference[0])
-    names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml").classes}
 
     def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
         scores = score_labels(labels, truth, spacing, region=inside, names=names)

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from medseg.config import Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.store import StoredPatches, extract_case, store_key
-from medseg.files import hash_content
+from medseg.files import CannotWriteError, hash_content, require_folder, why_not_written
 from medseg.naming.classes import write_classes
 from medseg.patches.datasets import PatchDataset
 from medseg.patches.pairs import find_pairs
@@ -34,7 +34,7 @@ from medseg.scans.readers import grid_of, read_grid, read_labels
 from medseg.stego.settings import StegoSettings, settings_from_preset
 from medseg.stego.training import StegoRun, train
 from medseg.workflows import parts
-from medseg.workflows.naming import name_method, write_cards
+from medseg.workflows.naming import name_method, require_naming, write_cards
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +67,16 @@ def train_run(
     resolved = load_config(config, overrides)
     require_steps(resolved.reconstruct.refine)
     settings = stego_settings(resolved)
-    if run.exists() and not run.is_dir():
-        raise MedsegError(f"{run} must be a folder or new, got a file; choose another --run")
+    require_naming(resolved.naming)
+    require_folder(run, "--run")
+    require_folder(RunRecord(run, resolved, {}).store, "features.store")
     listing = find_cases(scans, frame=frame, skip=(run, *skip))
     fabric = parts.start_fabric(resolved.run)
     parts.say_listing(listing)
     training, _ = split_by_patient(listing.cases, validation_fraction=resolved.run.held_out, seed=resolved.run.seed)
     held_out = [case for case in listing.cases if case not in training]
+    if not training:
+        raise MedsegError(f"{scans} must hold a scan to train on, got {len(held_out)} given for val or test; add some")
     parts.say_estimate(training, resolved, training=True)
     backbones = parts.load_backbones(resolved.features, fabric.device)
     if fabric.is_global_zero:
@@ -81,23 +84,30 @@ def train_run(
     fabric.barrier()
     record = RunRecord(run, resolved, {})
     stores, failed = _store_cases(training, record, backbones, fabric)
+    labels, unfit = _label_patches(stores, training, listing, resolved)
+    failed |= unfit
+    if fabric.is_global_zero:
+        for problem in failed.values():
+            _log.error(problem)
     failed |= dict(listing.problems)
-    by_name = {case.case_id: case for case in training}
-    labels = [_label_patches(store, by_name[store.case_id], listing, resolved) for store in stores]
     dataset = PatchDataset(stores, labels)
     geometry = parts.patch_geometry(resolved.patches)
     pairs = find_pairs(dataset, neighbours=settings.neighbours, slice_distance=resolved.stego.neighbour_slices)
     identity = hash_content([[store.key for store in stores], parts.feature_facts(backbones, geometry)])
-    found = train(
-        dataset,
-        pairs,
-        settings,
-        run_dir=run,
-        fabric=fabric,
-        seed=resolved.run.seed,
-        identity=identity,
-        view_features=parts.view_features(backbones, geometry, fabric.device),
-    )
+    try:
+        found = train(
+            dataset,
+            pairs,
+            settings,
+            run_dir=run,
+            fabric=fabric,
+            seed=resolved.run.seed,
+            identity=identity,
+            view_features=parts.view_features(backbones, geometry, fabric.device),
+        )
+    except OSError as error:  # of TensorBoard and the like, which do not name the file
+        reason = why_not_written(error)
+        raise CannotWriteError(f"{run} must be writable, got {reason}; free space or choose another --run") from error
     if fabric.is_global_zero:
         _name_methods(found, dataset, record, parts.feature_facts(backbones, geometry))
     fabric.barrier()
@@ -145,16 +155,15 @@ def _store_cases(
             continue
         try:
             _store_case(case, record, backbones, keys[case.case_id], fabric.device)
+        except CannotWriteError:
+            raise
         except MedsegError as error:
             failed[case.case_id] = str(error)
-            _log.warning("%s; the other cases go on", error)
     fabric.barrier()
     failed = parts.gathered(fabric, failed)
     stores = [_stored(record, keys[case.case_id]) for case in cases if case.case_id not in failed]
     if not stores:
-        raise MedsegError(
-            f"SCANS must hold at least one scan to train on, got none usable ({'; '.join(failed.values())})"
-        )
+        raise MedsegError(f"SCANS must hold a usable scan to train on, got none: {'; '.join(failed.values())}")
     return [store for store in stores if store is not None], failed
 
 
@@ -176,7 +185,12 @@ def _store_case(case: Case, record: RunRecord, backbones: Sequence[Any], key: st
             seed=config.run.seed,
             image=np.asarray(sample["image"][0]),
         )
-        extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
+        try:
+            extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
+        except MedsegError as error:
+            if len(locations):  # the case has patches, so it is the disk that cannot take them
+                raise CannotWriteError(str(error)) from error
+            raise
 
 
 def _patch_key(case: Case, config: Config, backbones: Sequence[Any]) -> str:
@@ -191,26 +205,37 @@ def _patch_key(case: Case, config: Config, backbones: Sequence[Any]) -> str:
 
 
 def _stored(record: RunRecord, key: str) -> StoredPatches | None:
-    folder = record.store / key[:16]
-    if not (folder / "index.json").is_file():
-        return None
-    stored = StoredPatches(folder)
-    return stored if stored.key == key else None
-
-
-def _label_patches(store: StoredPatches, case: Case, listing: Listing, config: Config) -> np.ndarray | None:
-    """The training labels in a case's patches, or None; a label that does not fit is left out and said."""
-    path = listing.labels.get(case.case_id)
-    if path is None:
-        return None
+    """The patches of a case in the store; None where they are missing, or damaged and so to be made again."""
     try:
-        labels = read_labels(path)
-        require_same_grid(read_grid(case.image), grid_of(labels))
-    except MedsegError as error:
-        _log.warning("%s: its label is left out: %s", case.case_id, error)
+        stored = StoredPatches(record.store / key[:16])
+        for array in (stored.features, stored.image, stored.salience):
+            array(slice(0))  # opens the file, which must be as long as it says
+        whole = len(stored.locations) == len(stored)
+    except (MedsegError, OSError, ValueError, KeyError, TypeError):
         return None
-    on_grid = np.asarray(parts.on_prepared_grid(labels, config.prepare))
-    return cut_all(on_grid, store.locations, PatchGeometry(store.plane, store.geometry.size))[:, 0].astype(np.int16)
+    return stored if whole and stored.key == key else None
+
+
+def _label_patches(
+    stores: Sequence[StoredPatches], cases: Sequence[Case], listing: Listing, config: Config
+) -> tuple[list[np.ndarray | None], dict[str, str]]:
+    """The labels in each case's patches, None where there is none; a label that does not fit is left out and named."""
+    images = {case.case_id: case.image for case in cases}
+    found: list[np.ndarray | None] = []
+    failed: dict[str, str] = {}
+    for store in stores:
+        patches = None
+        if path := listing.labels.get(store.case_id):
+            try:
+                labels = read_labels(path)
+                require_same_grid(read_grid(images[store.case_id]), grid_of(labels))
+                on_grid = np.asarray(parts.on_prepared_grid(labels, config.prepare))
+                window = PatchGeometry(store.plane, store.geometry.size)
+                patches = cut_all(on_grid, store.locations, window)[:, 0].astype(np.int16)
+            except MedsegError as error:
+                failed[store.case_id] = str(error)
+        found.append(patches)
+    return found, failed
 
 
 def _name_methods(found: StegoRun, dataset: PatchDataset, record: RunRecord, facts: Mapping[str, Any]) -> None:
@@ -230,7 +255,7 @@ def _name_methods(found: StegoRun, dataset: PatchDataset, record: RunRecord, fac
             labels=None if labels is None else np.where(uniform, labels, -1),
         )
         parts.write_facts(folder, facts)
-        naming = name_method(folder, record.config.naming)
+        naming = name_method(folder, record.config.naming, clusters=method.clusters)
         write_classes(folder / "classes.yaml", naming)
         _log.info("%s: names by %s", name, naming.named_by)
         for reason in naming.reasons:

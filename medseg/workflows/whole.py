@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.scans.folders import find_cases
+from medseg.files import require_folder
+from medseg.scans.folders import find_cases, find_references
 from medseg.workflows.reconstruction import reconstruct_run
-from medseg.workflows.scoring import score_results
+from medseg.workflows.scoring import require_region, score_results
 from medseg.workflows.training import train_run
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ def run_all(
         `lines` for the terminal, and the parts' answers under `train`, `reconstruct` and `score`.
     """
     run = run or out / "run"
+    require_folder(out, "-o")
+    require_region(region)
+    if references is not None:
+        find_references(references)  # there is something to score against, or it is said now
     trained = train_run(config, scans, run, overrides=overrides, frame=frame, skip=(out,))
     reconstructed = reconstruct_run(run, scans, out, compare=True, frame=frame)
     answer = {

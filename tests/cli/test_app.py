@@ -26,8 +26,12 @@ def test_help_answers_without_torch_or_monai(arguments: list[str]) -> None:
     assert "Example" in done.stdout or arguments == ["--help"]
 
 
-@pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", "tof_mra"], ["run", "--steps", "3"]], ids=" ".join)
-def test_wrong_usage_ends_with_status_2_and_no_traceback(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["trian"], ["train"], ["train", "tof_mra"], ["run", "--steps", "3"]], ids=" ".join
+)
+def test_wrong_usage_ends_with_status_2_and_no_traceback(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
 

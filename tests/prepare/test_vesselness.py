@@ -181,6 +181,21 @@ def test_noise_without_vessels_raises_the_alarm_and_gives_an_empty_mask(grain_mm
     assert not flux_rule(j, everywhere, (0.6, 0.6, 0.6), maps=maps).any()
 
 
+def test_noise_never_reaches_the_core_and_faint_vessels_in_it_raise_no_alarm():
+    shape, spacing = (60, 60, 48), (0.6, 0.6, 0.6)
+    everywhere = np.ones(shape, bool)
+    only_noise = flux_maps(1 + noise(shape, 0.15), everywhere, spacing)
+    assert only_noise.salience.max() < 0.4
+    assert "nothing stands out" in only_noise.alarm
+    tube = disc(distance_to_axis((1, 1, 0.5), shape, spacing), 1.4)
+    faint = flux_maps(1 + 1.0 * tube + noise(shape, 0.15), everywhere, spacing)
+    sd = vesselness._noise_sd(faint.salience, everywhere)
+    assert faint.alarm is None
+    assert 1 / sd == pytest.approx(
+        25, rel=0.01
+    )  # the scale is at its floor, in units of which the noise is measured here
+
+
 def test_too_much_vessel_and_a_constant_volume_raise_the_alarm():
     shape, spacing = (70, 70, 50), (0.6, 0.6, 0.6)
     everywhere = np.ones(shape, bool)

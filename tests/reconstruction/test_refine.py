@@ -76,6 +76,15 @@ def test_a_component_that_is_no_tube_goes() -> None:
     assert np.array_equal(mask, tube())
 
 
+def test_a_faint_sheet_that_hangs_on_a_vessel_is_cut_off() -> None:
+    sheet = np.zeros(SHAPE, bool)
+    sheet[14:22, 6:14, 8] = True
+    sheet &= ~tube()
+    salience = np.where(tube(), 1.0, np.where(sheet, 0.32, 0.0)).astype(np.float32)
+    mask = refine(probability(tube() | sheet), volume(salience=salience), [("weak_sheets", {})])
+    assert np.array_equal(mask, tube())
+
+
 @pytest.mark.parametrize("step", ["half_maximum_edge", "radius_edge"])
 def test_an_edge_step_widens_a_mask_that_is_too_thin(step: str) -> None:
     thin = tube(1.0)

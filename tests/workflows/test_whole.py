@@ -74,7 +74,9 @@ def test_the_table_holds_our_method_its_rivals_and_the_thresholds(whole: Path) -
     assert {"stego", "kmeans", "untrained", "brightest 1 %", "Otsu", "median + 6 MAD", "Frangi top .5 %"} <= methods
 
 
-def test_a_second_run_skips_what_is_done_and_a_changed_mask_is_made_again(whole: Path, scans: Path, tmp_path: Path) -> None:
+def test_a_second_run_skips_what_is_done_and_a_changed_mask_is_made_again(
+    whole: Path, scans: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "again"
     shutil.copytree(whole, out)
     mask = out / "phantom_001_seg.nii.gz"
@@ -105,7 +107,9 @@ def test_masks_are_the_same_whatever_labels_lie_beside_the_scans(
         assert hash_file(tmp_path / "out" / mask.relative_to(whole)) == hash_file(mask), mask.name
 
 
-def test_a_bad_case_is_reported_and_the_others_go_on(whole: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_case_is_reported_and_the_others_go_on(
+    whole: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mixed = tmp_path / "scans"
     mixed.mkdir()
     shutil.copy(scans / "phantom_001_img.nii.gz", mixed)
@@ -118,8 +122,21 @@ def test_a_bad_case_is_reported_and_the_others_go_on(whole: Path, scans: Path, t
     assert "Traceback" not in said
 
 
-def test_a_trained_run_is_not_trained_over_with_other_settings(whole: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    again = ["train", "tof_mra", "--scans", str(scans), "--run", str(whole / "run"), "-q", *SMALL, "--set", "stego.code_dim=3"]
+def test_a_trained_run_is_not_trained_over_with_other_settings(
+    whole: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = [
+        "train",
+        "tof_mra",
+        "--scans",
+        str(scans),
+        "--run",
+        str(whole / "run"),
+        "-q",
+        *SMALL,
+        "--set",
+        "stego.code_dim=3",
+    ]
     assert run(again) == 1
     assert "stego.code_dim 16 there and 3 now" in capsys.readouterr().err
 
