@@ -13,8 +13,9 @@ from monai.transforms import Orientation
 from medseg.errors import MedsegError
 from medseg.files import read_json, require_folder
 from medseg.phantoms.vessels import write_phantoms
+from medseg.prepare.chain import voxel_spacing
 from medseg.review.plots import DemoRow, demo_picture
-from medseg.scans.readers import grid_of, read_image, read_labels
+from medseg.scans.readers import read_image, read_labels
 from medseg.workflows.whole import run_all
 
 _log = logging.getLogger(__name__)
@@ -60,18 +61,19 @@ def _rows(out: Path, scans: Path) -> list[DemoRow]:
     for row in (row for row in scores if row["method"] == "stego"):
         case = row["case_id"]
         image = _upright(read_image(scans / f"{case}_img.nii.gz"))
-        masks = [
-            _upright(read_labels(path)) > 0
+        predicted, reference, region = (
+            np.asarray(_upright(read_labels(path))[0]) > 0
             for path in (out / f"{case}_seg.nii.gz", scans / f"{case}_label.nii.gz", out / f"{case}_region.nii.gz")
-        ]
-        spacing = grid_of(Orientation("RAS", labels=_RAS)(read_image(scans / f"{case}_img.nii.gz"))).spacing
-        predicted, reference, region = masks
-        rows.append(DemoRow(case, image, predicted, spacing, reference & region, region, row["scores"]))
+        )
+        picture, spacing = np.asarray(image[0]), voxel_spacing(image)
+        rows.append(DemoRow(case, picture, predicted, spacing, reference & region, region, row["scores"]))
     return rows
 
 
-def _upright(volume: MetaTensor) -> np.ndarray:
-    return np.asarray(Orientation("RAS", labels=_RAS)(volume)[0])
+def _upright(volume: MetaTensor) -> MetaTensor:
+    turned = Orientation("RAS", labels=_RAS)(volume)
+    assert isinstance(turned, MetaTensor)  # as long as the volume is one
+    return turned
 
 
 def write_phantom_folder(kind: str, out: Path, *, cases: int, seed: int) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from medseg.phantoms.vessels import write_phantoms
 from medseg.workflows import training
 
 SMALL = [
-    "--set", "stego.steps=4", "--set", "stego.batch=4", "--set", "patches.per_case=8", "--set", "patches.size=24",
-    "--set", "stego.fit_points=500", "--set", "prepare.brain_mask=none",
+    "--set", "stego.steps=3", "--set", "stego.batch=4", "--set", "patches.per_case=8", "--set", "patches.size=24",
+    "--set", "stego.fit_points=300", "--set", "stego.clusters=4", "--set", "prepare.brain_mask=none",
 ]  # fmt: skip
 CASES = ("phantom_001", "phantom_002")
 CapSys = pytest.CaptureFixture[str]

@@ -47,12 +47,13 @@ def test_a_mask_has_the_grid_of_its_scan_bit_for_bit(whole: Path, scans: Path) -
 
 def test_everything_the_formats_promise_is_there(whole: Path) -> None:
     case = "phantom_001"
-    for name in (
-        f"{case}_seg.nii.gz", f"{case}_prob.nii.gz", f"{case}_uncertainty.nii.gz", f"{case}_region.nii.gz",
-        f"{case}_manifest.json", f"comparison/{case}_kmeans.nii.gz", f"comparison/{case}_untrained.nii.gz", "labels.txt",
-        "labels.ctbl", "classes.yaml", f"plots/{case}_mip.png", f"plots/{case}_overlay.png", "scores.csv", "scores.json",
+    of_the_case = ["seg.nii.gz", "prob.nii.gz", "uncertainty.nii.gz", "region.nii.gz", "manifest.json"]
+    others = [
+        f"comparison/{case}_kmeans.nii.gz", f"comparison/{case}_untrained.nii.gz", "labels.txt", "labels.ctbl",
+        "classes.yaml", f"plots/{case}_mip.png", f"plots/{case}_overlay.png", "scores.csv", "scores.json",
         "evaluation_results.txt", "summary.json", "run/run.yaml", "run/metrics.csv", "run/classes.yaml",
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for name in [f"{case}_{end}" for end in of_the_case] + others:
         assert (whole / name).is_file(), name
     assert not list(whole.rglob("*.part.*"))
 
