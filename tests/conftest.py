@@ -10,6 +10,19 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["NO_COLOR"] = "1"
 
-from jaxtyping import install_import_hook  # noqa: E402 (the threads are set first)
+import logging  # noqa: E402 (the threads are set first)
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("medseg", "typechecker.typechecker")
+
+
+@pytest.fixture(autouse=True)
+def _messages_reach_caplog() -> Iterator[None]:
+    """The command line sends medseg's messages to stderr; the next test wants them back."""
+    yield
+    log = logging.getLogger("medseg")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)

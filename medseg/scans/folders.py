@@ -315,7 +315,7 @@ def _problem(draft: Draft, case_id: str, taken: int) -> str | None:
 
 def _same_content(one: Path, other: Path) -> bool:
     try:
-        return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
+        return 0 < one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
     except OSError:  # whoever needs the file will say so
         return False
 

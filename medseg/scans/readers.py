@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Num
 from monai.data import ImageReader, MetaTensor
-from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
 from medseg.errors import MedsegError
@@ -170,8 +169,10 @@ def read_labels(path: Path) -> MetaTensor:
 
 
 def _load(path: Path, frame: int | None) -> MetaTensor:
-    load = LoadImage(image_only=True, ensure_channel_first=True, expanduser=False)
-    return load(str(path), reader=ScanReader(frame))
+    """One volume by our reader alone: `LoadImage` would set up all of MONAI's, some of which warn."""
+    reader = ScanReader(frame)
+    values, metadata = reader.get_data(reader.read(path))
+    return MetaTensor(torch.from_numpy(values)[None], meta={**metadata, "filename_or_obj": str(path)})
 
 
 def _require_known(path: Path) -> None:

@@ -72,7 +72,8 @@ def train_run(
     require_folder(RunRecord(run, resolved, {}).store, "features.store")
     listing = find_cases(scans, frame=frame, skip=(run, *skip))
     fabric = parts.start_fabric(resolved.run)
-    parts.say_listing(listing)
+    if fabric.is_global_zero:
+        parts.say_listing(listing)
     training, _ = split_by_patient(listing.cases, validation_fraction=resolved.run.held_out, seed=resolved.run.seed)
     held_out = [case for case in listing.cases if case not in training]
     if not training:
