@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, generate_binary_structure
 
+from medseg.prepare.flux import scratch_array
+
 Spacing = Sequence[float]
 
 PEAK_SIGMA_MM = 0.2
@@ -29,6 +31,8 @@ THIN_FRACTION, WIDE_FRACTION = 0.55, 0.30
 has a laminar profile whose peak stands far above the grey value at its wall."""
 THIN_RADIUS_MM, WIDE_RADIUS_MM = 0.5, 1.0
 """Inscribed core radii between which the fraction falls linearly."""
+DEPTH_VOXELS = 1 << 22
+"""Voxels whose distances are measured at a time."""
 EDGE_SALIENCE = 0.22
 """Least q inside the wall, below the core's .3; .12 after a network, which has better reasons than q."""
 
@@ -167,8 +171,8 @@ def _box_around(core: np.ndarray, spacing: Spacing) -> tuple[slice, slice, slice
 
 def _candidates(j: np.ndarray, core: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat positions of the core and its face neighbours, with peak and largest inscribed radius within reach."""
-    smoothed = gaussian_filter(j, [PEAK_SIGMA_MM / h for h in spacing])
-    radius_mm = distance_transform_edt(core, sampling=spacing)
+    smoothed = gaussian_filter(j, [PEAK_SIGMA_MM / h for h in spacing], output=scratch_array(j.shape))
+    radius_mm = _depth(core, spacing)
     candidates = np.flatnonzero(binary_dilation(core, generate_binary_structure(3, 1)))
     at = np.stack(np.unravel_index(candidates, core.shape))
     peak = np.full(len(candidates), -np.inf)
@@ -181,6 +185,23 @@ def _candidates(j: np.ndarray, core: np.ndarray, spacing: Spacing) -> tuple[np.n
         peak = np.maximum(peak, np.where(inside, smoothed[near], -np.inf))
         radius = np.maximum(radius, np.where(inside, radius_mm[near], 0))
     return candidates, peak, radius
+
+
+def _depth(core: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Distance (mm) to the nearest voxel outside, right up to `WIDE_RADIUS_MM`; where it is more, at least that.
+
+    In slabs with a halo, because the transform needs 50 bytes a voxel.
+    """
+    depth = scratch_array(core.shape, np.float64)
+    halo = int(np.ceil(WIDE_RADIUS_MM / spacing[0])) + 1
+    thickness = max(1, DEPTH_VOXELS // int(np.prod(core.shape[1:])))
+    for start in range(0, len(core), thickness):
+        first = max(0, start - halo)
+        slab = core[first : start + thickness + halo]
+        if slab.any():
+            distance = np.full(slab.shape, np.inf) if slab.all() else distance_transform_edt(slab, sampling=spacing)
+            depth[start : start + thickness] = distance[start - first :][:thickness]
+    return depth
 
 
 def _ball_offsets(radius_mm: float, spacing: Spacing) -> np.ndarray:
@@ -202,12 +223,17 @@ def _above_wall(
 ) -> np.ndarray:
     """The candidates brighter than background + fraction x (peak - background)."""
     image, inner = j[box], core[box]
-    outside = (~binary_dilation(inner, generate_binary_structure(3, 1))).astype(np.float32)
+    outside = ~binary_dilation(inner, generate_binary_structure(3, 1))
     sigma = [WALL_BACKGROUND_SIGMA_MM / h for h in spacing]
-    weight = gaussian_filter(outside, sigma).reshape(-1)[candidates]
-    surroundings = gaussian_filter(np.minimum(image, WALL_BACKGROUND_CLIP) * outside, sigma).reshape(-1)[candidates]
+    smoothed = scratch_array(inner.shape)
+    np.copyto(smoothed, outside)
+    weight = gaussian_filter(smoothed, sigma, output=smoothed).reshape(-1)[candidates]
+    np.minimum(image, WALL_BACKGROUND_CLIP, out=smoothed)
+    np.multiply(smoothed, outside, out=smoothed)
+    surroundings = gaussian_filter(smoothed, sigma, output=smoothed).reshape(-1)[candidates]
     background = surroundings / np.maximum(weight, 1e-6)
-    kept = image.reshape(-1)[candidates] > background + fraction * (peak - background)
+    grey = image[np.unravel_index(candidates, inner.shape)]
+    kept = grey > background + fraction * (peak - background)
     mask = np.zeros(core.shape, bool)
     mask[box] = _painted(inner.shape, candidates[kept])
     return mask

@@ -350,3 +350,16 @@ def test_a_volume_thinner_than_every_halo_is_measured():
     assert flux.shape == (40, 30, 3) and flux[20, 15, 1] >= 0
     flat = oriented_flux(np.ones((30, 20, 1), np.float32), SPACING)
     assert flat.shape == (30, 20, 1) and not (flat > 1e-6).any()
+
+
+def test_edges_are_the_same_whatever_is_measured_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    i, j, k = np.indices((40, 24, 22))
+    core = ((j - 11 - 3 * np.sin(i / 6)) ** 2 + (k - 10) ** 2) < 9
+    image = (np.where(core, 4.0, 1.0) + rng.normal(0, 0.1, core.shape)).astype(np.float32)
+    salience = np.where(core, 1.0, 0.3).astype(np.float32)
+    spacing = (0.5, 0.6, 0.7)
+    whole = radius_edge(image, core, salience, spacing), half_maximum_edge(image, core, spacing)
+    monkeypatch.setattr("medseg.prepare.edges.DEPTH_VOXELS", 24 * 22 * 3)
+    slabs = radius_edge(image, core, salience, spacing), half_maximum_edge(image, core, spacing)
+    assert all(one.any() and np.array_equal(one, other) for one, other in zip(whole, slabs, strict=True))
