@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from medseg.errors import MedsegError
-from medseg.files import read_json, read_record, require_folder
+from medseg.files import hash_file, read_json, read_record, require_folder
 from medseg.naming.classes import read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
 from medseg.runs import versions
-from medseg.scans.folders import find_references
+from medseg.scans.folders import find_cases, find_references
 from medseg.scans.grids import require_same_grid
 from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.scoring.baselines import BASELINES
@@ -63,12 +63,12 @@ def score_results(
     if not pairs and not failed:
         some = ", ".join(sorted(found)[:3]) or "no label"
         raise MedsegError(f"{references} must hold a label of a case in {out}, got {some}; name it like its scan")
-    root = _scans_of(out, scans)
+    images = _images_of(out, scans)
     names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml").classes}
     rows: list[ScoreRow] = []
     for manifest, reference in track(pairs, "scoring"):
         try:
-            rows += _score_case(manifest, reference, out, root, region, names)
+            rows += _score_case(manifest, reference, out, images, region, names)
         except MedsegError as error:
             failed[manifest["case"]] = str(error)
             _log.error(str(error))
@@ -98,20 +98,23 @@ def require_region(region: str) -> None:
         raise MedsegError(f"--region must be one of {', '.join(_REGIONS)}, got {region}; choose one")
 
 
-def _scans_of(out: Path, scans: Path | None) -> Path:
-    """Where the scans are: as the user says, else as the reconstruction noted."""
+def _images_of(out: Path, scans: Path | None) -> dict[str, Path]:
+    """The scans by case, from where the user says, else from where the reconstruction read them."""
     if scans is None:
-        return Path(str(read_record(out / "summary.json", "scans", advice="name the scans with --scans")["scans"]))
-    if not scans.exists():
+        scans = Path(str(read_record(out / "summary.json", "scans", advice="name the scans with --scans")["scans"]))
+    elif not scans.exists():
         raise MedsegError(f"--scans must be a folder or a file that is there, got {scans}; check the name")
-    return scans
+    try:
+        return {case.case_id: case.image for case in find_cases(scans, skip=(out,)).cases}
+    except MedsegError:  # the scans have gone since; each case says what it lacks
+        return {}
 
 
 def _score_case(
     manifest: Mapping[str, Any],
     reference_path: Path,
     out: Path,
-    scans: Path,
+    images: Mapping[str, Path],
     region: str,
     names: Mapping[int, str],
 ) -> Iterator[ScoreRow]:
@@ -132,7 +135,7 @@ def _score_case(
             ScoreRow(case, method, values, naming, structure, region, trained) for structure, values in scores.items()
         ]
 
-    image = _image_of(manifest, scans)
+    image = _image_of(manifest, images)
     if image is not None:
         for name, baseline in BASELINES.items():
             yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name, "none", None)
@@ -144,15 +147,14 @@ def _score_case(
     yield from rows(np.asarray(predicted[0]), manifest["method"], naming, trained)
 
 
-def _image_of(manifest: Mapping[str, Any], scans: Path) -> np.ndarray | None:
+def _image_of(manifest: Mapping[str, Any], images: Mapping[str, Path]) -> np.ndarray | None:
     """The grey values for the baselines; without them a line says that their rows are missing."""
-    root = scans if scans.is_dir() else scans.parent
-    path = root / manifest["source"]
-    if not path.is_file():
+    path = images.get(manifest["case"])
+    if path is None or hash_file(path) != manifest["source_sha256"]:
         _log.warning(
-            "%s: %s is not there, so the baseline rows are left out; name the scans with --scans",
+            "%s: its scan %s, so the baseline rows are left out; name the scans with --scans",
             manifest["case"],
-            path,
+            "is not there" if path is None else f"is not {path}",
         )
         return None
     return np.asarray(read_image(path, frame=manifest.get("frame"))[0])
