@@ -244,7 +244,7 @@ def _require_known(name: str) -> None:
     tagged = "." not in name or name in timm.list_pretrained()
     if not (timm.is_model(name) and tagged):
         near = difflib.get_close_matches(name, timm.list_models(pretrained=True), n=3, cutoff=0.4)
-        raise MedsegError(f"features.backbone must be a timm model, got {name}; try {', '.join(near)}")
+        raise MedsegError(f"features.backbone must be a timm model, got {name}; try {', '.join(near) or 'filter_bank'}")
 
 
 def _random(name: str) -> Any:

@@ -37,7 +37,7 @@ def feature_shape(geometry: PatchGeometry, backbones: Sequence[Any]) -> tuple[in
         MedsegError: there is no backbone, or a patch is no whole number of a slice backbone's strides.
     """
     if not backbones:
-        raise MedsegError("features.backbone must name at least one backbone, got none; filterbank works offline")
+        raise MedsegError("features.backbone must name at least one backbone, got none; filter_bank works offline")
     side = 1
     for backbone in backbones:
         if is_volume_backbone(backbone):

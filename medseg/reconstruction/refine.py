@@ -94,7 +94,7 @@ def _region(state: State, volume: Volume) -> State:
 def _flux_alarm(state: State, volume: Volume) -> State:
     if volume.alarm is None:
         return state
-    _log.warning("no vessels found: %s; the mask is left empty", volume.alarm)
+    _log.warning("%s; the mask is left empty", volume.alarm)
     return replace(state, mask=np.zeros_like(state.mask))
 
 

@@ -7,11 +7,11 @@ a distance. It is stored as `weights.safetensors` and `method.json` in a folder 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,7 +90,8 @@ class ClusterModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the method into a folder of its own; `method.json`, written last, makes it complete."""
         with replacing(folder / "weights.safetensors") as beside:
-            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, beside)
+            # save_file would make a file that nobody else may read.
+            beside.write_bytes(save({name: value.contiguous() for name, value in self.state_dict().items()}))
         head = (
             None
             if self.head is None
@@ -112,7 +113,12 @@ class ClusterModel(nn.Module):
         """
         content = read_json(folder / "method.json")
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise MedsegError(f"{folder / 'method.json'} must be a {_FORMAT} file; train the run anew")
+            raise MedsegError(f"{folder / 'method.json'} must be a {_FORMAT} file, got another; train the run anew")
+        if content.get("metric") not in get_args(Metric) or not isinstance(content.get("sharpness"), int | float):
+            got = f"metric {content.get('metric')!r} and sharpness {content.get('sharpness')!r}"
+            raise MedsegError(
+                f"{folder / 'method.json'} must hold a known metric and a number, got {got}; train the run anew"
+            )
         try:
             tensors = load_file(folder / "weights.safetensors")
             head = None if content["head"] is None else Head(**content["head"])
@@ -120,7 +126,7 @@ class ClusterModel(nn.Module):
             model.load_state_dict(tensors)
         except Exception as error:  # safetensors raises its own kinds
             raise MedsegError(
-                f"{folder} must hold the weights of a method, got {str(error).splitlines()[0]}; train the run anew"
+                f"{folder} must hold the weights of a method, got {' '.join(str(error).split())}; train the run anew"
             ) from error
         return model
 
