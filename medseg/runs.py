@@ -96,7 +96,7 @@ def start_run(
     """
     inputs = {
         case.case_id: {
-            "image": _relative(case.image, scans),
+            "image": relative_source(case.image, scans),
             "sha256": hash_file(case.image),
             "patient": case.patient,
             "split": split,
@@ -163,7 +163,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _relative(path: Path, scans: Path) -> str:
+def relative_source(path: Path, scans: Path) -> str:
+    """A scan's path relative to SCANS with forward slashes; only its name where it lies elsewhere."""
     root = scans if scans.is_dir() else scans.parent
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()

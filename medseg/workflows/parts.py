@@ -255,15 +255,6 @@ def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.item() if hasattr(value, "item") else value for key, value in facts.items()}
 
 
-def relative_source(path: Path, scans: Path) -> str:
-    """A scan's path relative to SCANS, with forward slashes."""
-    root = scans if scans.is_dir() else scans.parent
-    try:
-        return path.resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
-        return path.name
-
-
 def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
     """Say how many cases, and about how long, how much disk and how much memory they take."""
     voxels = [_voxels(case) for case in cases]

@@ -25,7 +25,7 @@ from medseg.prepare.vesselness import scratch_array
 from medseg.reconstruction.predict import Method, predict_case
 from medseg.reconstruction.refine import Volume, refine, require_steps
 from medseg.review.plots import mip_picture, overlay_picture
-from medseg.runs import METHODS, RunRecord, open_run, versions
+from medseg.runs import METHODS, RunRecord, open_run, relative_source, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
@@ -205,7 +205,7 @@ class _Job:
         voxel_ml = float(np.prod(volume.spacing)) / 1000
         manifest = {
             "case": case.case_id,
-            "source": parts.relative_source(case.image, self.scans),
+            "source": relative_source(case.image, self.scans),
             "frame": case.frame,
             "source_sha256": hash_file(case.image),
             "geometry": geometry_receipt(case.image),
