@@ -138,7 +138,9 @@ def open_run(folder: Path) -> RunRecord:
     """
     path = folder / "run.yaml"
     if not path.is_file():
-        raise MedsegError(f"{folder} must be a run folder with a run.yaml, got none; train one with `medseg train`")
+        inside = folder / "run"
+        advice = f"did you mean {inside}?" if (inside / "run.yaml").is_file() else "train one with `medseg train`"
+        raise MedsegError(f"{folder} must be a run folder with a run.yaml, got none; {advice}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         inputs = {

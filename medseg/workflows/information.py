@@ -26,8 +26,9 @@ def describe(what: Path | None, *, frame: int | None = None) -> dict[str, Any]:
     """
     if what is None:
         return _installation()
-    if (what / "run.yaml").is_file():
-        return _run(open_run(what))
+    for folder in (what, what / "run"):  # a result folder of `medseg run` holds its run
+        if (folder / "run.yaml").is_file():
+            return _run(open_run(folder))
     return _scans(what, frame)
 
 

@@ -259,7 +259,7 @@ def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bo
     """Say how many cases, and about how long, how much disk and how much memory they take."""
     voxels = [_voxels(case) for case in cases]
     millions, largest = sum(voxels) / 1e6, max(voxels)
-    memory_gb = 0.8 + largest * _BYTES_A_VOXEL / 1e9
+    memory_gb = 1.9 + largest * _BYTES_A_VOXEL / 1e9
     if training:
         seconds = millions * _PREPARE_SECONDS + config.stego.steps * _STEP_SECONDS
         disk_gb = len(cases) * config.patches.per_case * config.patches.size**2 * 70 * 2 / 1e9 + sum(voxels) * 13 / 1e9

@@ -103,7 +103,7 @@ def reconstruct_run(
     if not fabric.is_global_zero:
         return {"lines": [], "failed": {}}
     return {
-        "lines": [f"{len(done)} masks written to {out}, {len(skipped)} skipped, {len(failed)} failed"],
+        "lines": [f"masks in {out}: {len(done)} written, {len(skipped)} skipped, {len(failed)} failed"],
         "out": str(out),
         "done": done,
         "skipped": skipped,

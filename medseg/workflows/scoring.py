@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from medseg.files import hash_file, read_json, read_record, require_folder
 from medseg.naming.classes import read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
-from medseg.runs import versions
+from medseg.runs import METHODS, versions
 from medseg.scans.folders import find_cases, find_references
 from medseg.scans.grids import require_same_grid
 from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.scoring.baselines import BASELINES
-from medseg.scoring.overlap import score_labels
+from medseg.scoring.overlap import UNION, score_labels
 from medseg.scoring.tables import ScoreRow, score_table, write_evaluation_results, write_scores_csv, write_scores_json
 from medseg.workflows.manifests import read_manifests
 
@@ -82,10 +82,26 @@ def score_results(
     score_plot(rows, into / "plots" / "scores.png")
     aggregates = read_json(into / "scores.json")["aggregates"]
     lines = [
-        *_as_lines(score_table(rows, title=f"{len({row.case_id for row in rows})} cases, region {region}")),
+        *_as_lines(score_table(rows, title=_title(rows, region))),
+        *_lost(aggregates, method),
         f"tables: {into}/scores.csv",
     ]
     return {"lines": lines, "aggregates": aggregates, "region": region, "failed": failed}
+
+
+def _title(rows: Sequence[ScoreRow], region: str) -> str:
+    cases = {row.case_id for row in rows}
+    seen = {row.case_id for row in rows if row.trained_on_this_case}
+    count = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+    return f"{count}, {len(seen) or 'none'} of them trained on (without labels), region {region}"
+
+
+def _lost(aggregates: Sequence[Mapping[str, Any]], method: str) -> list[str]:
+    """A line for each rival of the same run that has the higher mean Dice over all foreground."""
+    means = {entry["method"]: entry["spreads"]["dice"]["mean"] for entry in aggregates if entry["structure"] == UNION}
+    own = means.get(method)
+    rivals = [name for name in METHODS if name != method and None not in (own, means.get(name)) and means[name] > own]
+    return [f"{name} on the same features has the higher mean Dice here ({means[name]:.3f})" for name in rivals]
 
 
 def require_region(region: str) -> None:

@@ -62,5 +62,9 @@ def run_all(
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
     else:
-        _log.info("no references were found, so there is no score table; look at %s", out / "plots")
+        _log.info(
+            "no labels lie beside the scans, so there is no score table: `medseg score %s LABELS`, or look at %s",
+            out,
+            out / "plots",
+        )
     return answer | {"lines": lines}
