@@ -26,7 +26,7 @@ from medseg.stego.model import ClusterModel
 
 SHAPE, SPACING = (160, 160, 160), (0.5, 0.5, 0.6)
 GEOMETRY = PatchGeometry("axial", size=56, overlap=0.0)
-BATCH, CODE_DIM, CLUSTERS = 32, 16, 6
+BATCH, CODE_DIM, CLUSTERS = 32, 16, 16
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     image /= tissue_median(image, everywhere)
     bank = FilterBank()
     torch.manual_seed(0)
-    clusterer = ClusterModel("stego", Head(bank.dim, CODE_DIM), torch.randn(CLUSTERS, CODE_DIM), "cosine", 2.0)
+    clusterer = ClusterModel("stego", Head(bank.dim, CODE_DIM), torch.randn(CLUSTERS, CODE_DIM), "cosine", 10.0)
     methods = {"stego": Method(clusterer, {0: 1})}
 
     def filter_bank_path() -> np.ndarray:

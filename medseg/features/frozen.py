@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,7 @@ FeatureName = Literal["feat", "KK"]
 _FINEST_USEFUL_STRIDE = 16  # a CNN's default stage: the deepest that still has cells of 16 pixels
 
 
-class FrozenBackbone(nn.Module):
+class FrozenBackbone(nn.Module, ABC):
     """What frozen networks share: input of any size, own normalisation, no gradient, always eval."""
 
     def __init__(self, model: Any, name: str, *, dim: int, stride: int, settings: tuple[object, ...]) -> None:
@@ -57,8 +58,9 @@ class FrozenBackbone(nn.Module):
         """
         return self._features(_fit_to_stride(self._as_trained(patches), self.stride))
 
+    @abstractmethod
     def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
-        raise NotImplementedError
+        """Features of images whose sides are multiples of the stride."""
 
     def _as_trained(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """From ImageNet's normalisation to the one the network was trained with."""
