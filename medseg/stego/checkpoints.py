@@ -1,16 +1,13 @@
-"""This file writes and reads the training checkpoint: weights, optimiser, step, and what was measured before."""
+"""This file says what of a STEGO training goes into its checkpoint, and which settings a checkpoint is bound to."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from medseg.errors import MedsegError
-from medseg.files import replacing
 from medseg.stego.settings import StegoSettings
 from medseg.stego.step import Parts
 
@@ -40,31 +37,3 @@ def restore(parts: Parts, optimiser: torch.optim.Optimizer, state: Mapping[str, 
     if parts.decoder is not None:
         parts.decoder.load_state_dict(state["decoder"])
     optimiser.load_state_dict(state["optimiser"])
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint beside its place and rename it."""
-    with replacing(path) as beside:
-        torch.save(state, beside)
-
-
-def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
-    """Read the checkpoint of the run `key`; None where there is none yet.
-
-    Raises:
-        MedsegError: the file is broken, holds anything but tensors and plain values, or belongs to another run.
-    """
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        raise MedsegError(
-            f"{path} must be a checkpoint of this program, got {str(error).splitlines()[0]}; remove it"
-        ) from error
-    if not isinstance(state, dict) or state.get("key") != key:
-        raise MedsegError(
-            f"{path} must be a checkpoint of the same settings, seed, backbone and patches, got another one's; "
-            "choose another run folder or remove it"
-        )
-    return state

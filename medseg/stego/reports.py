@@ -14,11 +14,34 @@ from jaxtyping import Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from medseg.records import Records
 from medseg.stego.health import CodeHealth
 from medseg.stego.losses import resize
-from medseg.stego.records import Records, draw_labels, draw_table
+from medseg.stego.pictures import draw_labels, draw_table
 from medseg.stego.step import StepLosses
 
+COLUMNS = (
+    "step",
+    *(
+        f"loss/{name}"
+        for name in (
+            "pos_intra",
+            "pos_inter",
+            "neg_inter",
+            "rec",
+            "aug_alignment",
+            "crf",
+            "linear",
+            "cluster",
+            "contrastive",
+            "total",
+        )
+    ),
+    *(f"cd/{name}" for name in ("pos_intra", "pos_inter", "neg_inter")),
+    *(f"health/{name}" for name in ("mean_cosine", "effective_rank", "clusters_used")),
+    *(f"test/{probe}/{score}" for probe in ("cluster", "linear") for score in ("mIoU", "Accuracy", "Dice")),
+)
+"""Columns of `metrics.csv`; TensorBoard uses the same names, the published program's."""
 _HISTOGRAMS = {"self": "intra_cd", "knn": "inter_cd", "random": "neg_cd"}
 
 

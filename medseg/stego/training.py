@@ -22,16 +22,16 @@ from medseg.errors import MedsegError
 from medseg.files import hash_content
 from medseg.patches.datasets import PairOrder, PatchDataset, pair_loader
 from medseg.progress import track
+from medseg.records import Records, load_checkpoint, save_checkpoint
 from medseg.stego.augment import View, draw_view, show
-from medseg.stego.checkpoints import load_checkpoint, restore, save_checkpoint, weights, what_changes_a_step
+from medseg.stego.checkpoints import restore, weights, what_changes_a_step
 from medseg.stego.clustering import PointSample, fit_kmeans, salience_threshold, sample_points
 from medseg.stego.head import Head
 from medseg.stego.health import CodeHealth, measure_codes
 from medseg.stego.losses import Terms, feature_correspondence
 from medseg.stego.model import ClusterModel, Metric, nearness
 from medseg.stego.probes import Probes
-from medseg.stego.records import Records
-from medseg.stego.reports import record_step
+from medseg.stego.reports import COLUMNS, record_step
 from medseg.stego.sampling import Draws, draw, generator_for
 from medseg.stego.settings import StegoSettings
 from medseg.stego.step import (
@@ -146,7 +146,7 @@ def train(
     if order.batch == 1:
         _log.info("a batch of one patch has no negatives: the random term is left out")
     batches = iter(pair_loader(dataset, order, settings.workers))
-    records = Records(run_dir, start=start, active=fabric.global_rank == 0)
+    records = Records(run_dir, COLUMNS, start=start, active=fabric.global_rank == 0)
     for step in track(range(start, steps), "training", max(steps - start, 0)):
         batch = fabric.to_device(next(batches))
         draws = draw_for(settings, order.batch, dataset.feature_dim, seed, step).rows(order.rows, fabric.device)
