@@ -1,4 +1,4 @@
-"""This file paints what lies around the arteries: brain, fluid, skull, scalp fat, veins, coil shading, noise.
+"""This file paints what lies around the arteries: brain, fluid, skull, fat; and smooth random fields.
 
 Brightness is in units of the brain's: 1 is tissue, 0 is air. Positions are in mm as in `trees`.
 """
@@ -10,14 +10,27 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
 from medseg.phantoms.trees import Branch, Envelope
+from medseg.phantoms.veins import lay_scalp_arteries, lay_sinuses
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 FLUID, BONE, MUSCLE = 0.38, 0.12, 0.62
 _SKULL_MM, _SCALP_MM, _DURA_MM = 6.0, 6.0, 1.5
+# Centre, semi-axes (mm, the right side) and brightness as a share of fat's; those on the midline come once.
+_FAT_PADS = (
+    ((30, 48, -18), (16, 20, 14), 1.0),  # orbit
+    ((0, -6, -30), (9, 6, 13), 0.85),  # marrow of the clivus
+    ((20, -14, -28), (8, 5, 4), 0.9),  # petrous apex
+    ((30, 15, -22), (12, 4, 4), 0.8),  # sphenoid wing
+    ((46, 20, -22), (6, 15, 16), 1.0),  # temporal fossa
+    ((22, 4, -40), (9, 14, 7), 1.0),  # below the skull base
+)
+_EYE = ((31, 57, -18), (11.5, 11.5, 11.5), 0.4)
+_USUAL_SEMI_AXES_MM = (66.0, 82.0)
+_FALX_MM = 0.8
+"""Half thickness of the sheet of fat in the falx."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,9 @@ def paint_head(
     origin_mm: Float[np.ndarray, " 3"],
     *,
     fat: float,
+    fat_pads: bool = False,
     texture_sd: float = 0.03,
+    texture_mm: tuple[float, float] = (7.0, 2.5),
 ) -> Head:
     """Paint a head around the arterial circle, cut to the grid.
 
@@ -65,7 +80,9 @@ def paint_head(
         spacing: voxel size in mm.
         origin_mm: where the centre of voxel (0, 0, 0) lies.
         fat: brightness of fat.
+        fat_pads: paint orbits, bone marrow and fossae of fat, and a sheet of fat in the falx.
         texture_sd: how much brain tissue varies.
+        texture_mm: over which lengths: a coarse and a fine one.
     """
     x, y, z = (
         (np.arange(n) * h + o).astype(np.float32).reshape([-1 if axis == position else 1 for position in range(3)])
@@ -82,8 +99,8 @@ def paint_head(
 
     tissue = (
         1
-        + texture_sd * smooth_field(rng, shape, spacing, 7.0)
-        + 0.7 * texture_sd * smooth_field(rng, shape, spacing, 2.5)
+        + texture_sd * smooth_field(rng, shape, spacing, texture_mm[0])
+        + 0.7 * texture_sd * smooth_field(rng, shape, spacing, texture_mm[1])
     )
     tissue += (FLUID - tissue) * _fluid_share(rng, shape, spacing, (x, y, z), out_of_brain_mm)
 
@@ -98,8 +115,28 @@ def paint_head(
     shell = np.where(scalp_mm < 0, skull, np.where(scalp_mm < _SCALP_MM, scalp, 0.0))
     other = np.where(outside_mm < _DURA_MM, deep, np.where(scalp_mm < 0, np.where(below_mm > 3, deep, shell), shell))
     other = np.where(out_of_brain_mm < _DURA_MM, 0.25, other)
+    if fat_pads:
+        # Pads lie along a skull of the usual size, as the arteries do; a smaller head brings them closer.
+        narrow, short = (float(am[axis]) / size for axis, size in enumerate(_USUAL_SEMI_AXES_MM))
+        skull_xyz = (x / narrow, cm[1] + (y - cm[1]) / short, z)
+        padded, tissue = _with_fat_pads(skull_xyz, other, tissue, fat, 0.12 * rough)
+        other = np.where(scalp_mm < _SCALP_MM, padded, other)
     tissue = np.where(brain, tissue, other).astype(np.float32)
-    return Head(tissue, brain, _veins(rng, envelope), _scalp_arteries(rng, envelope))
+    scalp_out_mm = _DURA_MM + _SKULL_MM + _SCALP_MM / 2
+    return Head(tissue, brain, lay_sinuses(rng, envelope), lay_scalp_arteries(rng, envelope, scalp_out_mm))
+
+
+def _with_fat_pads(
+    xyz: Sequence[np.ndarray], other: np.ndarray, tissue: np.ndarray, fat: float, rough: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What lies outside the brain with pads of fat and eyes in it, and the brain with a sheet of fat in its falx."""
+    x, y, z = xyz
+    for (cx, cy, cz), axes, share in (*_FAT_PADS, _EYE):
+        level = share * fat if share != _EYE[2] else _EYE[2]
+        far = np.sqrt(((np.abs(x) - cx) / axes[0]) ** 2 + ((y - cy) / axes[1]) ** 2 + ((z - cz) / axes[2]) ** 2)
+        other = np.where(far < 1 + rough, level, other)
+    in_falx = (np.abs(x + 0.4 * rough / 0.12) < _FALX_MM) & (y > 30) & (z > 4) & (rough > -0.03)
+    return other, np.where(in_falx, 0.9 * fat, tissue)
 
 
 def _fluid_share(
@@ -121,72 +158,3 @@ def _fluid_share(
     depth = np.clip((out_of_brain_mm + 20) / 8, 0, 1)
     sulci = np.clip(1.5 - np.abs(folds) / 0.09, 0, 1) * depth
     return np.maximum(share, 0.85 * sulci)
-
-
-def _veins(rng: np.random.Generator, envelope: Envelope) -> tuple[Branch, ...]:
-    """The sagittal sinus along the midline of the surface, the straight sinus, and two transverse sinuses."""
-    centre, axes = envelope.centre_mm, envelope.semi_axes_mm
-    angle = np.deg2rad(np.linspace(60, 195, 160))
-    sagittal = centre + np.stack([0.6 * np.sin(3 * angle), axes[1] * np.cos(angle), axes[2] * np.sin(angle)], 1)
-    back = sagittal[-1]
-    straight = np.linspace((0, -38, 18), back, 80) + np.array([0, 0, 2.5]) * np.sin(np.linspace(0, np.pi, 80))[:, None]
-    veins = [
-        _tube("sagittal sinus", sagittal, rng.uniform(2.4, 3.4)),
-        _tube("straight sinus", straight, rng.uniform(1.4, 2)),
-    ]
-    turn = np.deg2rad(np.linspace(0, 75, 100))
-    for side in (-1, 1):
-        around = np.stack(
-            [side * axes[0] * np.sin(turn), centre[1] - axes[1] * np.cos(turn), back[2] - 6 * np.sin(turn)], 1
-        )
-        veins.append(_tube("transverse sinus", around * [0.97, 0.97, 1], rng.uniform(2, 3)))
-    return tuple(veins)
-
-
-def _scalp_arteries(rng: np.random.Generator, envelope: Envelope) -> tuple[Branch, ...]:
-    """Thin wavy arteries that climb in the scalp on both sides, at the temple and behind the ear."""
-    out = _DURA_MM + _SKULL_MM + _SCALP_MM / 2
-    scale = 1 + out / float(envelope.semi_axes_mm.min())
-    arteries = []
-    for side in (-1, 1):
-        for azimuth_deg in (rng.uniform(15, 40), rng.uniform(-45, -20)):
-            height = np.linspace(-0.6, 0.75, 200)
-            azimuth = (
-                np.deg2rad(azimuth_deg)
-                + 0.07 * np.sin(height * rng.uniform(12, 20) + rng.uniform(0, 6))
-                + 0.25 * height
-            )
-            flat = np.sqrt(1 - height**2)
-            unit = np.stack([side * flat * np.cos(azimuth), flat * np.sin(azimuth), height], 1)
-            points = envelope.centre_mm + envelope.semi_axes_mm * scale * unit
-            arteries.append(_tube("scalp artery", points, rng.uniform(0.5, 0.9)))
-    return tuple(arteries)
-
-
-def _tube(name: str, points_mm: np.ndarray, radius_mm: float) -> Branch:
-    return Branch(name, np.asarray(points_mm, float), np.full(len(points_mm), float(radius_mm)))
-
-
-def add_rician_noise(
-    rng: np.random.Generator, image: Float[np.ndarray, "i j k"], spacing: Spacing, *, sd: float, grain_mm: float = 0.0
-) -> Float[np.ndarray, "i j k"]:
-    """The magnitude of `image` plus complex Gaussian noise of standard deviation `sd` in each of its two parts.
-
-    Args:
-        rng: the source of the noise.
-        image: the noiseless brightness.
-        spacing: voxel size in mm.
-        sd: in the units of the image.
-        grain_mm: neighbouring voxels share noise over this length (a Gaussian's sigma); 0 for independent voxels.
-    """
-    real, imaginary = (rng.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
-    if grain_mm > 0:
-        sigma_voxels = [grain_mm / size for size in spacing]
-        real, imaginary = (
-            _unit_sd(ndimage.gaussian_filter(part, sigma_voxels, mode="wrap")) for part in (real, imaginary)
-        )
-    return np.hypot(image + sd * real, sd * imaginary)
-
-
-def _unit_sd(values: Float[np.ndarray, "i j k"]) -> Float[np.ndarray, "i j k"]:
-    return values / values.std()

@@ -6,15 +6,17 @@ tube. Positions are in mm with voxel (0, 0, 0) centred at `origin_mm` and the gr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from medseg.phantoms.trees import Branch
 
-# Odd, so that one of the sub-samples is the centre of the voxel.
-_SUBSAMPLES = 3
+_SUBSAMPLES, _MANY_SUBSAMPLES = 3, 5
+"""Samples along one side of a voxel, and of a side over `_LONG_MM`; odd, so that one is the centre of the voxel."""
+_LONG_MM = 1.2
+"""Where three samples a side would lie further apart than the radius of a thin artery."""
 _PIECE_POINTS = 16
 _PIECE_OVERLAP = 3
 _FAR_MM = 1e3
@@ -27,8 +29,10 @@ def draw_tubes(
     origin_mm: Float[np.ndarray, " 3"],
     *,
     laminar: float = 0.0,
+    power: float = 2.0,
+    strengths: Sequence[float] | None = None,
 ) -> tuple[Float[np.ndarray, "i j k"], Float[np.ndarray, "i j k"], Bool[np.ndarray, "i j k"]]:
-    """Draw the branches, each voxel sampled at 27 places with a soft edge between them.
+    """Draw the branches, each voxel sampled at 27 places or more with a soft edge between them.
 
     Args:
         branches: the tubes.
@@ -36,6 +40,8 @@ def draw_tubes(
         spacing: voxel size in mm.
         origin_mm: where the centre of voxel (0, 0, 0) lies.
         laminar: by how much the profile falls from the axis (1) to the wall (1 - laminar).
+        power: of the distance from the axis that the profile falls with; 2 is laminar flow, more is blunter.
+        strengths: by which the flow of each branch is multiplied; None for 1.
 
     Returns:
         Coverage in 0-1, flow in 0-1, and the voxels whose centre is inside a tube or that are filled by more than half.
@@ -43,33 +49,35 @@ def draw_tubes(
     coverage = np.zeros(shape, np.float32)
     flow = np.zeros(shape, np.float32)
     inside = np.zeros(shape, bool)
-    fine = np.asarray(spacing) / _SUBSAMPLES
+    samples = np.array([_MANY_SUBSAMPLES if size > _LONG_MM else _SUBSAMPLES for size in spacing])
+    fine = np.asarray(spacing) / samples
     softness = float(fine.mean())
-    for points, radii in _pieces(branches):
+    branches = tuple(branches)
+    for points, radii, strength in _pieces(branches, strengths or [1.0] * len(branches)):
         reach = radii.max() + softness
         low = np.maximum(np.floor((points.min(0) - reach - origin_mm) / spacing).astype(int), 0)
         high = np.minimum(np.ceil((points.max(0) + reach - origin_mm) / spacing).astype(int) + 1, shape)
         if np.any(low >= high):
             continue
-        corner = origin_mm + low * np.asarray(spacing) - fine * (_SUBSAMPLES // 2)
-        signed = _signed_distance(points, radii, (high - low) * _SUBSAMPLES, fine, corner, reach)
+        corner = origin_mm + low * np.asarray(spacing) - fine * (samples // 2)
+        signed = _signed_distance(points, radii, (high - low) * samples, fine, corner, reach)
         filled = np.clip(0.5 - signed / softness, 0, 1)
         across = np.clip(1 + signed / radii.mean(), 0, 1)
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        share = _block_mean(filled)
-        middle = signed[tuple(slice(_SUBSAMPLES // 2, None, _SUBSAMPLES) for _ in range(3))]
+        share = _block_mean(filled, samples)
+        middle = signed[tuple(slice(n // 2, None, n) for n in samples)]
         coverage[box] = np.maximum(coverage[box], share)
-        flow[box] = np.maximum(flow[box], _block_mean(filled * (1 - laminar * across**2)))
+        flow[box] = np.maximum(flow[box], strength * _block_mean(filled * (1 - laminar * across**power), samples))
         inside[box] |= (middle < 0) | (share > 0.5)
     return coverage, flow, inside
 
 
-def _pieces(branches: Iterable[Branch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pieces(branches: Sequence[Branch], strengths: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Short pieces of branches; they overlap, so that a cut leaves no dent in the tube."""
-    for branch in branches:
+    for branch, strength in zip(branches, strengths, strict=True):
         for start in range(0, len(branch.points_mm) - 1, _PIECE_POINTS):
             part = slice(max(start - _PIECE_OVERLAP, 0), start + _PIECE_POINTS + _PIECE_OVERLAP)
-            yield branch.points_mm[part], branch.radii_mm[part]
+            yield branch.points_mm[part], branch.radii_mm[part], strength
 
 
 def _signed_distance(
@@ -96,7 +104,8 @@ def _signed_distance(
     return signed
 
 
-def _block_mean(values: Float[np.ndarray, "a b c"]) -> Float[np.ndarray, "i j k"]:
+def _block_mean(values: Float[np.ndarray, "a b c"], samples: Integer[np.ndarray, " 3"]) -> Float[np.ndarray, "i j k"]:
     """Mean over the sub-samples of each voxel."""
-    i, j, k = (length // _SUBSAMPLES for length in values.shape)
-    return values.reshape(i, _SUBSAMPLES, j, _SUBSAMPLES, k, _SUBSAMPLES).mean((1, 3, 5))
+    a, b, c = samples
+    i, j, k = np.asarray(values.shape) // samples
+    return values.reshape(i, a, j, b, k, c).mean((1, 3, 5))

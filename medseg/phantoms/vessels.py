@@ -8,29 +8,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from scipy import ndimage
 
 from medseg.errors import MedsegError
 from medseg.files import replacing, write_text
-from medseg.phantoms.anatomy import add_rician_noise, paint_head, smooth_field
-from medseg.phantoms.trees import Envelope, grow_circle_of_willis
+from medseg.phantoms.anatomy import Head, paint_head, smooth_field
+from medseg.phantoms.lesions import grow_aneurysms, huge_object
+from medseg.phantoms.scanner import add_rician_noise, cut_k_space, ghosts, inflow_shares, slab_gains
+from medseg.phantoms.settings import Anatomy, PhantomSettings, Triple, require_grid
+from medseg.phantoms.trees import SMALLEST_RADIUS_MM, Branch, Envelope, Tree, TreeStyle, grow_circle_of_willis
 from medseg.phantoms.tubes import draw_tubes
+from medseg.phantoms.veins import lay_small_veins
 from medseg.progress import track
 
-Anatomy = Literal["box", "head"]
 _TISSUE_LEVEL = 110
 # Where the ring lies, as a share of the volume's height; a head reaches higher above it than a box.
 _RING_HEIGHT: Mapping[Anatomy, float] = {"box": 0.45, "head": 0.33}
 _BRAIN_SEMI_AXES_MM = (66.0, 82.0, 62.0)
 _BRAIN_CENTRE_MM = (0.0, -12.0, 8.0)
 _AROUND_BRAIN_MM = 15.0
+_FULL_FLOW_MM = 0.9
+"""Arteries this much wider in radius than the thinnest have the whole contrast."""
+_DOME_FLOW = (0.65, 1.0)
+"""Share of an artery's flow signal that is left in an aneurysm."""
+_NOISE_SPREAD_MM = 30.0
+"""Length over which the noise of parallel imaging differs, about the size of a coil element."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class VesselPhantom:
         image: brightness.
         label: 1 in the arteries (voxel centre inside, or more than half of the voxel filled), else 0.
         brain_mask: 1 in the brain, vessels and ventricles included.
+        other_vessels: 1 in veins and in arteries of the scalp, which nothing local tells from the label's.
         affine: voxel to RAS mm, oblique.
         facts: settings and measures as plain values.
     """
@@ -48,6 +58,7 @@ class VesselPhantom:
     image: Integer[np.ndarray, "i j k"]
     label: UInt8[np.ndarray, "i j k"]
     brain_mask: UInt8[np.ndarray, "i j k"]
+    other_vessels: UInt8[np.ndarray, "i j k"]
     affine: Float[np.ndarray, "4 4"]
     facts: dict[str, Any]
 
@@ -57,17 +68,7 @@ def make_vessel_phantom(
     seed: int,
     shape: tuple[int, int, int] = (160, 160, 120),
     spacing: tuple[float, float, float] = (0.5, 0.5, 0.6),
-    anatomy: Anatomy = "box",
-    noise_sd: float = 0.1,
-    grain_mm: float = 0.3,
-    contrast: float = 3.0,
-    inflow: float = 0.6,
-    slabs: int = 1,
-    shading: float = 0.12,
-    fat: float = 1.8,
-    venous: float = 1.5,
-    psf_mm: float = 0.3,
-    smallest_mm: float = 0.36,
+    **settings: Any,
 ) -> VesselPhantom:
     """Make one TOF-like phantom; the same arguments give the same voxels.
 
@@ -75,77 +76,184 @@ def make_vessel_phantom(
         seed: decides the tree, the head and the noise.
         shape: voxels along i, j, k.
         spacing: voxel size in mm.
-        anatomy: `box` is cut from a head around the arterial circle; `head` shrinks the head into the field of view.
-        noise_sd: of the Rician noise, in each of its two channels.
-        grain_mm: length over which the noise is alike; 0 for independent voxels.
-        contrast: how much brighter than tissue the axis of a large artery is where the blood enters.
-        inflow: share of the contrast that is left at the top of a slab.
-        slabs: number of slabs; the inflow starts anew in each.
-        shading: sd of the coil's slow gain.
-        fat: brightness of fat.
-        venous: brightness of the venous sinuses, which are not in the label.
-        psf_mm: sigma of the scanner's blur.
-        smallest_mm: radius of the thinnest arteries.
+        settings: the fields of `PhantomSettings`; what is left out has its default.
 
     Raises:
         MedsegError: the volume is smaller than 16 voxels along an axis, or a value is out of its range.
     """
-    _require_sane(shape, spacing, anatomy, noise_sd, contrast, slabs)
-    tree_rng, head_rng, scan_rng = (np.random.default_rng([seed, part]) for part in range(3))
-    extent = np.asarray(shape) * np.asarray(spacing)
-    origin = -extent * [0.5, 0.5, _RING_HEIGHT[anatomy]] + np.asarray(spacing) / 2
-    origin[:2] += tree_rng.normal(size=2)
-    # The circle lies in front of the middle of the brain; the field of view of a head is centred on the brain.
-    if anatomy == "head":
-        origin[1] += _BRAIN_CENTRE_MM[1]
-    axes = np.asarray(_BRAIN_SEMI_AXES_MM) * tree_rng.normal(1, 0.03, size=3)
-    if anatomy == "head":
-        axes[:2] = np.minimum(axes[:2], extent[:2] / 2 - _AROUND_BRAIN_MM)
-    envelope = Envelope(np.asarray(_BRAIN_CENTRE_MM), axes, origin, origin + extent)
-
-    tree = grow_circle_of_willis(tree_rng, envelope, smallest_mm=smallest_mm)
-    coverage, flow, inside = draw_tubes(tree.branches, shape, spacing, origin, laminar=0.5)
-    head = paint_head(head_rng, envelope, shape, spacing, origin, fat=fat)
-
-    image = head.tissue
-    vein_share, _, _ = draw_tubes(head.veins, shape, spacing, origin)
-    image = image + (venous - image) * vein_share
-    fresh = contrast * _inflow(shape[2], inflow, slabs)
-    scalp_share, scalp_flow, _ = draw_tubes(head.scalp_arteries, shape, spacing, origin, laminar=0.5)
-    image = image + (1 - image) * scalp_share + 0.6 * fresh * scalp_flow
-    image = image + (1 - image) * coverage + fresh * flow
-    image = ndimage.gaussian_filter(image, [psf_mm / size for size in spacing])
-    image *= np.exp(shading * smooth_field(scan_rng, shape, spacing, 45.0))
-    image /= float(np.median(image[head.brain]))
-    image = add_rician_noise(scan_rng, image, spacing, sd=noise_sd, grain_mm=grain_mm)
+    chosen = PhantomSettings(**settings)
+    require_grid(shape, spacing, chosen.anatomy)
+    # Whatever a setting switches on draws from the last stream, so that it leaves tree, head and noise as they were.
+    tree_rng, head_rng, scan_rng, extra_rng = (np.random.default_rng([seed, part]) for part in range(4))
+    origin, envelope = _place(tree_rng, shape, spacing, chosen.anatomy)
+    tree, arteries = _draw_arteries(tree_rng, extra_rng, envelope, shape, spacing, origin, chosen)
+    head = paint_head(
+        head_rng,
+        envelope,
+        shape,
+        spacing,
+        origin,
+        fat=chosen.fat,
+        fat_pads=chosen.fat_pads,
+        texture_sd=chosen.texture_sd,
+        texture_mm=chosen.texture_mm,
+    )
+    image, other = _paint(extra_rng, head, envelope, arteries, spacing, origin, chosen)
+    image = _scan(scan_rng, extra_rng, image, head.brain, spacing, chosen)
     stored = np.clip(np.rint(image * _TISSUE_LEVEL), 0, np.iinfo(np.int16).max).astype(np.int16)
+    label = arteries.inside
+    if chosen.stripped:
+        stored[~head.brain] = 0
+        label = label & head.brain  # an artery that was cut off is not there to be found
 
-    radii = np.concatenate([branch.radii_mm for branch in tree.branches])
+    radii = np.concatenate([branch.radii_mm for branch in tree.branches]) if tree.branches else np.zeros(1)
     facts = {
         "seed": seed,
-        "anatomy": anatomy,
         "shape": list(shape),
         "spacing_mm": list(spacing),
-        "noise_sd": noise_sd,
-        "grain_mm": grain_mm,
-        "contrast": contrast,
-        "inflow": inflow,
-        "slabs": slabs,
-        "shading": shading,
-        "fat": fat,
-        "venous": venous,
-        "psf_mm": psf_mm,
-        "smallest_mm": smallest_mm,
+        **asdict(chosen),
         "tissue_level": _TISSUE_LEVEL,
         "branches": len(tree.branches),
         "radius_range_mm": [float(radii.min()), float(radii.max())],
-        "murray_error": max(tree.murray_errors()),
-        "label_share": float(inside.mean()),
-        "label_share_in_brain": float(head.brain[inside].mean()) if inside.any() else float("nan"),
+        "murray_error": max(tree.murray_errors(), default=0.0),
+        "domes": [
+            {"voxel": np.rint((b.points_mm[-1] - origin) / spacing).tolist(), "radius_mm": float(b.radii_mm[-1])}
+            for b in arteries.domes
+            if b.name == "aneurysm"
+        ],
+        "label_share": float(label.mean()),
+        "label_share_in_brain": float(head.brain[label].mean()) if label.any() else None,
         "brain_share": float(head.brain.mean()),
     }
     affine = _oblique_affine(scan_rng, spacing, origin)
-    return VesselPhantom(stored, inside.astype(np.uint8), head.brain.astype(np.uint8), affine, facts)
+    masks = [mask.astype(np.uint8) for mask in (label, head.brain, other)]
+    return VesselPhantom(stored, masks[0], masks[1], masks[2], affine, facts)
+
+
+def _place(
+    rng: np.random.Generator, shape: tuple[int, int, int], spacing: Triple, anatomy: Anatomy
+) -> tuple[Float[np.ndarray, " 3"], Envelope]:
+    """Where voxel (0, 0, 0) lies, and the brain."""
+    extent = np.asarray(shape) * np.asarray(spacing)
+    origin = -extent * [0.5, 0.5, _RING_HEIGHT[anatomy]] + np.asarray(spacing) / 2
+    origin[:2] += rng.normal(size=2)
+    # The circle lies in front of the middle of the brain; the field of view of a head is centred on the brain.
+    if anatomy == "head":
+        origin[1] += _BRAIN_CENTRE_MM[1]
+    axes = np.asarray(_BRAIN_SEMI_AXES_MM) * rng.normal(1, 0.03, size=3)
+    if anatomy == "head":
+        axes[:2] = np.minimum(axes[:2], extent[:2] / 2 - _AROUND_BRAIN_MM)
+    return origin, Envelope(np.asarray(_BRAIN_CENTRE_MM), axes, origin, origin + extent)
+
+
+@dataclass(frozen=True)
+class _Arteries:
+    """Share of each voxel inside arteries, their flow, the voxels of the label, and what aneurysms were drawn."""
+
+    coverage: Float[np.ndarray, "i j k"]
+    flow: Float[np.ndarray, "i j k"]
+    inside: Bool[np.ndarray, "i j k"]
+    domes: tuple[Branch, ...]
+
+
+def _draw_arteries(
+    rng: np.random.Generator,
+    extra_rng: np.random.Generator,
+    envelope: Envelope,
+    shape: tuple[int, int, int],
+    spacing: Triple,
+    origin_mm: Float[np.ndarray, " 3"],
+    chosen: PhantomSettings,
+) -> tuple[Tree, _Arteries]:
+    """Grow the tree and draw it; no branch where the settings want no arteries."""
+    style = TreeStyle(chosen.murray, chosen.tortuosity, chosen.twig_length, chosen.looseness)
+    tree = Tree(style=style)
+    if chosen.arteries:
+        tree = grow_circle_of_willis(rng, envelope, smallest_mm=chosen.smallest_mm, style=style)
+    width = [float(np.clip((b.radii_mm.mean() - SMALLEST_RADIUS_MM) / _FULL_FLOW_MM, 0, 1)) for b in tree.branches]
+    coverage, flow, inside = draw_tubes(
+        tree.branches,
+        shape,
+        spacing,
+        origin_mm,
+        laminar=chosen.laminar,
+        power=chosen.profile_power,
+        strengths=[1 - chosen.thin_dimming * (1 - share) for share in width],
+    )
+    domes = grow_aneurysms(extra_rng, tree, envelope, chosen.aneurysms)
+    if domes:
+        # Blood turns slowly in a dome: dimmer than the artery it sits on, with no axis that is brightest.
+        strengths = [float(extra_rng.uniform(*_DOME_FLOW))] * len(domes)
+        in_domes = draw_tubes(domes, shape, spacing, origin_mm, laminar=0.2, strengths=strengths)
+        coverage, flow = np.maximum(coverage, in_domes[0]), np.maximum(flow, in_domes[1])
+        inside = inside | in_domes[2]
+    return tree, _Arteries(coverage, flow, inside, domes)
+
+
+def _paint(
+    rng: np.random.Generator,
+    head: Head,
+    envelope: Envelope,
+    arteries: _Arteries,
+    spacing: Triple,
+    origin_mm: Float[np.ndarray, " 3"],
+    chosen: PhantomSettings,
+) -> tuple[Float[np.ndarray, "i j k"], Bool[np.ndarray, "i j k"]]:
+    """Tissue, veins, the huge object and arteries, before the scanner; and where other vessels than the label's lie."""
+    shape = head.brain.shape
+    image = head.tissue
+    vein_share, _, other = draw_tubes(head.veins, shape, spacing, origin_mm)
+    image = image + (chosen.venous - image) * vein_share
+    if chosen.small_veins:
+        small, _, inside = draw_tubes(lay_small_veins(rng, envelope, chosen.small_veins), shape, spacing, origin_mm)
+        other = other | inside
+        image = image + (chosen.small_vein_level - image) * small
+    if chosen.huge_mm > 0:
+        lump = huge_object(
+            rng, spacing, arteries.coverage, head.brain, radius_mm=chosen.huge_mm, inside=chosen.huge_inside
+        )
+        image = image + (chosen.huge_level - image) * lump
+    fresh = chosen.contrast * inflow_shares(shape[2], chosen.inflow, chosen.slabs)
+    if chosen.arteries:
+        scalp_share, scalp_flow, inside = draw_tubes(head.scalp_arteries, shape, spacing, origin_mm, laminar=0.5)
+        other = other | inside
+        image = image + (1 - image) * scalp_share + 0.6 * fresh * scalp_flow
+    image = image + (1 - image) * arteries.coverage + fresh * arteries.flow
+    if chosen.ghost > 0:
+        image = np.maximum(image + ghosts(fresh * arteries.flow, chosen.ghost), 0)
+    return image, other & ~arteries.inside
+
+
+def _scan(
+    rng: np.random.Generator,
+    extra_rng: np.random.Generator,
+    image: Float[np.ndarray, "i j k"],
+    brain: Bool[np.ndarray, "i j k"],
+    spacing: Triple,
+    chosen: PhantomSettings,
+) -> Float[np.ndarray, "i j k"]:
+    """Blur, sampling, slabs, coil gain and noise, with the brain's median at 1 before the noise."""
+    shape = image.shape
+    image = ndimage.gaussian_filter(image, [psf / size for psf, size in zip(chosen.psf_axes_mm, spacing, strict=True)])
+    if chosen.acquired_mm is not None:
+        image = cut_k_space(image, spacing, chosen.acquired_mm, chosen.apodise)
+    if chosen.slab_dip > 0:
+        image = image * slab_gains(shape[2], spacing[2], chosen.slabs, chosen.slab_dip)
+    image *= np.exp(chosen.shading * smooth_field(rng, shape, spacing, 45.0))
+    image /= float(np.median(image[brain]))
+    sd: float | np.ndarray = chosen.noise_sd
+    if chosen.noise_spread > 0:
+        gain = np.exp(chosen.noise_spread * smooth_field(extra_rng, shape, spacing, _NOISE_SPREAD_MM))
+        sd = chosen.noise_sd * gain / float(np.sqrt(np.mean(gain[brain] ** 2)))
+    return add_rician_noise(
+        rng,
+        image,
+        spacing,
+        sd=sd,
+        grain_mm=chosen.grain_mm,
+        acquired_mm=chosen.acquired_mm,
+        apodise=chosen.apodise,
+    )
 
 
 def write_phantoms(
@@ -169,7 +277,7 @@ def write_phantoms(
         spacing: voxel size in mm; None draws one between .45 and .7 mm in the slice.
         anatomy: `box` or `head`.
         vary: draw noise, contrast, inflow, slabs, shading and fat anew for each case.
-        settings: of `make_vessel_phantom`; they hold for all cases and win over what is drawn.
+        settings: of `PhantomSettings`; they hold for all cases and win over what is drawn.
 
     Returns:
         The images, in order.
@@ -220,12 +328,6 @@ def _drawn_settings(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _inflow(slices: int, remaining: float, slabs: int) -> Float[np.ndarray, " k"]:
-    """Share of fresh signal in each slice: 1 where a slab starts, `remaining` where it ends."""
-    through = (np.arange(slices) * slabs / slices) % 1.0
-    return (1 - (1 - remaining) * through).astype(np.float32)
-
-
 def _oblique_affine(
     rng: np.random.Generator, spacing: tuple[float, float, float], origin_mm: Float[np.ndarray, " 3"]
 ) -> Float[np.ndarray, "4 4"]:
@@ -242,28 +344,3 @@ def _oblique_affine(
     affine[:3, :3] = turned * np.asarray(spacing)
     affine[:3, 3] = turned @ origin_mm
     return affine
-
-
-def _require_sane(
-    shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    anatomy: Anatomy,
-    noise_sd: float,
-    contrast: float,
-    slabs: int,
-) -> None:
-    if min(shape) < 16:
-        raise MedsegError(
-            f"the shape of a phantom must be at least 16 voxels a side, got {shape}; ask for a larger one"
-        )
-    if min(spacing) <= 0:
-        raise MedsegError(f"the spacing of a phantom must be above 0 mm, got {spacing}; give three sizes in mm")
-    if anatomy == "head" and min(n * h for n, h in zip(shape[:2], spacing[:2], strict=True)) < 100:
-        raise MedsegError(
-            f"a head must have a field of view of 100 mm, got {shape} at {spacing} mm; add voxels or take a box"
-        )
-    if noise_sd < 0 or contrast <= 0 or slabs < 1:
-        raise MedsegError(
-            "noise must be at least 0, contrast above 0 and slabs at least 1, "
-            f"got {noise_sd}, {contrast}, {slabs}; change the one that is off"
-        )

@@ -8,7 +8,8 @@ import pytest
 from scipy import ndimage
 
 from medseg.errors import MedsegError
-from medseg.phantoms.anatomy import add_rician_noise, smooth_field
+from medseg.phantoms.anatomy import smooth_field
+from medseg.phantoms.scanner import add_rician_noise
 from medseg.phantoms.trees import (
     LARGEST_RADIUS_MM,
     SMALLEST_RADIUS_MM,
