@@ -72,6 +72,14 @@ def hysteresis(probabilities: Float[np.ndarray, "i j k"], low: float, high: floa
     return _painted(candidates.shape, positions[kept[component]])
 
 
+def keep_touching(mask: Bool[np.ndarray, "i j k"], core: Bool[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
+    """Keep the components of the mask that hold a voxel of the core."""
+    positions, component, count = _grouped(mask)
+    kept = np.zeros(count, bool)
+    kept[component[core.reshape(-1)[positions]]] = True
+    return _painted(mask.shape, positions[kept[component]])
+
+
 def drop_small_components(
     mask: Bool[np.ndarray, "i j k"], spacing: Spacing, min_mm3: float
 ) -> Bool[np.ndarray, "i j k"]:
@@ -147,13 +155,18 @@ def radius_edge(
     spacing: Spacing,
     *,
     q_min: float = EDGE_SALIENCE,
+    thin_fraction: float = THIN_FRACTION,
+    wide_fraction: float = WIDE_FRACTION,
 ) -> Bool[np.ndarray, "i j k"]:
-    """Like `half_maximum_edge`, with a fraction that falls from .55 in thin to .30 in wide vessels, where q > q_min."""
+    """Like `half_maximum_edge`, with a fraction that falls from thin to wide vessels, where q > q_min.
+
+    Larger fractions than the usual .55 and .30 keep only what lies surely inside the wall.
+    """
     box = _box_around(core, spacing)
     if box is None:
         return np.zeros(core.shape, bool)
     candidates, peak, radius_mm = _candidates(j[box], core[box], spacing)
-    fraction = np.interp(radius_mm, [THIN_RADIUS_MM, WIDE_RADIUS_MM], [THIN_FRACTION, WIDE_FRACTION])
+    fraction = np.interp(radius_mm, [THIN_RADIUS_MM, WIDE_RADIUS_MM], [thin_fraction, wide_fraction])
     return _above_wall(j, core, box, candidates, peak, fraction, spacing) & (q > q_min)
 
 

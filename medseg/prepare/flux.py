@@ -38,6 +38,22 @@ _FIRST = np.array([4 / 5, -1 / 5, 4 / 105, -1 / 280])
 _STENCIL_VOXELS = len(_FIRST)
 
 
+def length_unit(radii_mm: Sequence[float]) -> float:
+    """Return how many mm stand for one of this rule's mm when other radii than `RADII_MM` are looked for.
+
+    The rule knows no length but those of vessels, so it is the same at any scale: with vessels five times as wide,
+    each constant in mm is five times as long. Dividing the spacing by this number does that everywhere at once.
+    It is exactly 1 for the default radii.
+    """
+    return max(radii_mm) / max(RADII_MM)
+
+
+def spacing_in_units(spacing: Spacing, radii_mm: Sequence[float]) -> tuple[float, float, float]:
+    """Return the voxel size in the rule's own mm, see `length_unit`."""
+    i, j, k = (size / length_unit(radii_mm) for size in spacing)
+    return i, j, k
+
+
 def scratch_array(shape: Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
     """Return a zeroed array, in memory when small, else in a temporary file that goes with the array."""
     if int(np.prod(shape)) <= SCRATCH_VOXELS:
@@ -54,7 +70,7 @@ def oriented_flux(
     tile_voxels: int = TILE_VOXELS,
     region: Bool[np.ndarray, "i j k"] | None = None,
 ) -> Float[np.ndarray, "i j k"]:
-    """Return the largest oriented flux of bright tubes over the radii, M >= 0, in units of j per mm x mm.
+    """Return the largest oriented flux of bright tubes over the radii, M >= 0, in j per mm.
 
     For each radius r: the Hessian of j smoothed by a Gaussian and a ball of radius r, over the area of the sphere,
     is the matrix of flux through the sphere; sqrt(l1 l2) of its two most negative eigenvalues, 0 unless both are
@@ -123,7 +139,7 @@ def _flux_of_tile(
     for kernel in kernels:
         smoothed = spectrum * _transfer(kernel, shape)
         hessian = [
-            scipy.fft.irfftn(smoothed * operator, s=shape)[inner]
+            scipy.fft.irfftn(smoothed * operator, s=shape)[inner].copy()  # else the halo stays in memory six times
             for operator in (*second, -first[0] * first[1], -first[0] * first[2], -first[1] * first[2])
         ]
         for n in range(lengths[0]):  # one plane at a time stays in the processor's cache

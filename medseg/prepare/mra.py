@@ -1,4 +1,4 @@
-"""This file finds what a head's angiogram is made of before vessels are sought: modality, bias field, brain.
+"""This file finds what an MR angiogram is made of before vessels are sought: bias field, brain, body.
 
 Its words: the *tissue level* is the grey value of ordinary brain; the *head's surface* is where air begins; *depth* is
 the distance (mm) below that surface; a *stripped* image has one exact value where the skull and the air were; *coarse*
@@ -21,15 +21,24 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from torch.nn import functional
 
 from medseg.errors import MedsegError
+from medseg.prepare.coarse import (
+    COARSE_MM,
+    Coarse,
+    block_means,
+    closed,
+    coarsening,
+    depth_in,
+    dilated,
+    filled_slices,
+    large_pieces,
+    largest_piece,
+    spread_blocks,
+)
 
 Spacing = Sequence[float]
-Coarse = np.ndarray
 
-COARSE_MM = 2.0
-"""Voxel size for morphology: half the thinnest layer that counts, the 4 mm or so of fluid and bone around the brain."""
 STATISTICS_VOXELS = 1 << 23
 """Voxels above which percentiles are taken over every n-th voxel, to keep memory flat."""
 
@@ -66,13 +75,12 @@ WALL_MM = 3.0
 """Kept around such an artery: the carotid's radius and a block."""
 LEAST_BRAIN_SHARE = 0.1
 """A brain that fills less of the volume was not found rightly."""
+BODY_PIECE_SHARE = 0.1
+"""Size of a limb beside the largest piece of a body; smaller pieces are noise and coils."""
+LEAST_BODY_SHARE = 0.15
+"""A body that fills less of the volume was not found rightly; a field of view is not made for air."""
 GIVEN_MASK_SHARE = 0.05
 """A given mask that fills less of the volume is a vessel label: vessels fill 0.1-2 %, a brain in view 20 % or more."""
-
-CT_AIR_HU = (-1100.0, -900.0)
-"""Air is -1000 HU by definition; scanners stay within 100 of it."""
-CT_TISSUE_HU = (-150.0, 250.0)
-"""Everything between fat and enhanced blood."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,19 +88,6 @@ _log = logging.getLogger(__name__)
 def sample_values(image: np.ndarray) -> np.ndarray:
     """Return the values of an image, of a large one every n-th, flat."""
     return image.reshape(-1)[:: max(1, image.size // STATISTICS_VOXELS)]
-
-
-def is_ct(image: Float[np.ndarray, "i j k"]) -> bool:
-    """Say whether grey values are Hounsfield units: air near -1000 and a body near 0, with bone or blood above it.
-
-    MR values that an offset made negative, even all of them, are not: their tissue lies close above their air.
-    """
-    values = sample_values(image)
-    has_air = np.mean((values > CT_AIR_HU[0]) & (values < CT_AIR_HU[1])) > 0.01
-    body = values[values > -500]
-    if not has_air or not body.size:
-        return False
-    return bool(CT_TISSUE_HU[0] < np.median(body) < CT_TISSUE_HU[1])
 
 
 def constant_background(image: Float[np.ndarray, "i j k"]) -> float | None:
@@ -112,14 +107,14 @@ def is_stripped(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> bool:
     background = constant_background(image)
     if background is None:
         return False
-    factors, coarse_spacing = _coarsening(spacing)
-    coarse = _shrink(image, factors)
-    blank = _shrink(image == background, factors)
+    factors, coarse_spacing = coarsening(spacing)
+    coarse = block_means(image, factors)
+    blank = block_means(image == background, factors)
     # Noise that was cut at zero also has one frequent value, but scattered, not in whole areas.
     if ndimage.binary_erosion(blank > 0.99, border_value=1).mean() < CONSTANT_SHARE:
         return False
-    content = _fill_slices(blank < 0.5)
-    depth = _depth(content, coarse_spacing)
+    content = filled_slices(blank < 0.5)
+    depth = depth_in(content, coarse_spacing)
     shells = [coarse[(depth > start) & (depth <= start + COARSE_MM)] for start in np.arange(0, 30, COARSE_MM)]
     profile = [float(np.median(shell)) for shell in shells if shell.size]
     first, last = (int(mm / COARSE_MM) for mm in SKULL_DEPTH_MM)
@@ -148,7 +143,7 @@ def n4(image: Float[np.ndarray, "i j k"], spacing: Spacing, shrink: int = 4) -> 
         Tustison et al., "N4ITK: improved N3 bias correction", IEEE TMI 2010.
     """
     factors = [max(1, min(shrink, length // 16)) for length in image.shape]
-    coarse = _shrink(image, factors)
+    coarse = block_means(image, factors)
     # Blocks that are partly air would look like shading.
     foreground = ndimage.binary_erosion(coarse > _air_threshold(coarse), border_value=1)
     if not foreground.any():
@@ -163,7 +158,7 @@ def n4(image: Float[np.ndarray, "i j k"], spacing: Spacing, shrink: int = 4) -> 
     except RuntimeError as error:
         raise MedsegError(f"N4 must converge, got {str(error).splitlines()[-1]}; set prepare.n4=false") from error
     log_gain = SimpleITK.GetArrayFromImage(correction.GetLogBiasFieldAsImage(scan)).T
-    gain = _enlarge(np.exp(log_gain - log_gain[foreground].mean()), factors, image.shape)
+    gain = spread_blocks(np.exp(log_gain - log_gain[foreground].mean()), factors, image.shape)
     return np.divide(image, gain, out=gain)
 
 
@@ -177,25 +172,25 @@ def builtin_brain_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> B
         The mask; all False, with a log line that says why, where no brain can be told from its surroundings, as
         in a box cut out of the middle of a head.
     """
-    factors, coarse_spacing = _coarsening(spacing)
-    brain, why_not = _coarse_brain(_shrink(image, factors), coarse_spacing)
+    factors, coarse_spacing = coarsening(spacing)
+    brain, why_not = _coarse_brain(block_means(image, factors), coarse_spacing)
     if why_not:
         _log.info("no brain was found: %s", why_not)
         return np.zeros(image.shape, bool)
-    return _enlarge(brain.astype(np.float32), factors, image.shape) > 0.5
+    return spread_blocks(brain.astype(np.float32), factors, image.shape) > 0.5
 
 
 def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     """The brain on the coarse grid, or why there is none."""
     image = ndimage.gaussian_filter(image, [GRAIN_MM / size for size in spacing])
     bright = image > _air_threshold(image)
-    head = _largest(_fill_slices(_close(bright, HEAD_CLOSING_MM, spacing)))
+    head = largest_piece(filled_slices(closed(bright, HEAD_CLOSING_MM, spacing)))
     if not head.any():
         return head, "nothing stands out from the background"
     sides = np.concatenate([head[[0, -1]].reshape(-1), head[:, [0, -1]].reshape(-1)])
     if sides.mean() > BOX_SIDE_SHARE:
         return head, "the head's surface is not in view"
-    depth = _depth(head, spacing)
+    depth = depth_in(head, spacing)
     deep = bright & (depth > DEEP_MM)
     if not deep.any():
         return deep, "nothing lies deep enough below a surface"
@@ -203,10 +198,10 @@ def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     level = _tissue_level(image, float(np.median(image[deep])), depth > BRAIN_DEPTH_MM, spacing)
     low, high = TISSUE_BAND
     tissue = (image > low * level) & (image < high * level) & (depth > BRAIN_DEPTH_MM)
-    core = _largest(_depth(tissue, spacing) > NECK_MM)
-    brain = tissue & _dilate(core, NECK_MM + COARSE_MM, spacing)
-    brain = _fill_slices(_close(brain, CISTERN_MM, spacing))
-    brain = _dilate(brain, COARSE_MM / 2, spacing)
+    core = largest_piece(depth_in(tissue, spacing) > NECK_MM)
+    brain = tissue & dilated(core, NECK_MM + COARSE_MM, spacing)
+    brain = filled_slices(closed(brain, CISTERN_MM, spacing))
+    brain = dilated(brain, COARSE_MM / 2, spacing)
     brain = _follow_arteries(brain, (image > ARTERY_LEVEL * level) & (depth > DEEP_MM), spacing)
     if brain.mean() < LEAST_BRAIN_SHARE:
         return brain, f"what looks like one fills only {brain.mean():.0%} of the volume"
@@ -226,11 +221,26 @@ def _tissue_level(image: Coarse, typical: float, inside: Coarse, spacing: Spacin
 
 def _follow_arteries(brain: Coarse, arteries: Coarse, spacing: Spacing) -> Coarse:
     """Add the arteries that touch the brain, as far as a siphon reaches, with their walls."""
-    near = brain | (arteries & _dilate(brain, SIPHON_MM, spacing))
+    near = brain | (arteries & dilated(brain, SIPHON_MM, spacing))
     pieces, _ = ndimage.label(near, np.ones((3, 3, 3)))
     touching = np.bincount(pieces[brain], minlength=pieces.max() + 1) > 0
     followed = touching[pieces] & near & ~brain
-    return _close(brain | _dilate(followed, WALL_MM, spacing), 2 * COARSE_MM, spacing)
+    return closed(brain | dilated(followed, WALL_MM, spacing), 2 * COARSE_MM, spacing)
+
+
+def body_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> Bool[np.ndarray, "i j k"]:
+    """Find the body: what is brighter than air, with its dark insides; also several pieces, such as two legs.
+
+    Returns:
+        The mask; all False where a body cannot be told from air, as in a subtracted image.
+    """
+    factors, coarse_spacing = coarsening(spacing)
+    coarse = ndimage.gaussian_filter(block_means(image, factors), [GRAIN_MM / size for size in coarse_spacing])
+    body = filled_slices(closed(coarse > _air_threshold(coarse), HEAD_CLOSING_MM, coarse_spacing))
+    body = large_pieces(body, BODY_PIECE_SHARE)
+    if body.mean() < LEAST_BODY_SHARE:
+        return np.zeros(image.shape, bool)
+    return spread_blocks(body.astype(np.float32), factors, image.shape) > 0.5
 
 
 def deepbet_brain_mask(
@@ -260,64 +270,11 @@ def deepbet_brain_mask(
         except Exception as error:  # a network from outside may fail in any way
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MedsegError(f"deepbet must find a brain, got {reason}; set prepare.brain_mask=builtin") from error
-    factors, coarse_spacing = _coarsening(spacing)
-    coarse = _fill_slices(_close(_shrink(found, factors) > 0.5, CISTERN_MM, coarse_spacing))
-    return found | (_enlarge(coarse.astype(np.float32), factors, image.shape) > 0.5)
+    factors, coarse_spacing = coarsening(spacing)
+    coarse = filled_slices(closed(block_means(found, factors) > 0.5, CISTERN_MM, coarse_spacing))
+    return found | (spread_blocks(coarse.astype(np.float32), factors, image.shape) > 0.5)
 
 
 def _air_threshold(image: Coarse) -> float:
     """Grey value between air and head; blood and fat are cut first, they would draw it upwards."""
     return float(threshold_otsu(np.minimum(image, np.percentile(image, 95))))
-
-
-def _coarsening(spacing: Spacing) -> tuple[list[int], list[float]]:
-    """Voxels per coarse block along each axis, and the coarse spacing."""
-    factors = [max(1, round(COARSE_MM / size)) for size in spacing]
-    return factors, [size * factor for size, factor in zip(spacing, factors, strict=True)]
-
-
-def _shrink(image: np.ndarray, factors: Sequence[int]) -> Coarse:
-    """Block means; a last block that is not full is filled up with its edge."""
-    if any(length % factor for length, factor in zip(image.shape, factors, strict=True)):
-        image = np.pad(
-            image, [(0, -length % factor) for length, factor in zip(image.shape, factors, strict=True)], "edge"
-        )
-    blocks = [part for length, factor in zip(image.shape, factors, strict=True) for part in (length // factor, factor)]
-    return image.reshape(blocks).mean(axis=(1, 3, 5), dtype=np.float32)
-
-
-def _enlarge(coarse: Coarse, factors: Sequence[int], shape: Sequence[int]) -> Float[np.ndarray, "i j k"]:
-    """Inverse of `_shrink` up to smoothness: linear interpolation between block centres."""
-    full = [length * factor for length, factor in zip(coarse.shape, factors, strict=True)]
-    values = torch.from_numpy(np.ascontiguousarray(coarse))[None, None]
-    values = functional.interpolate(values, full, mode="trilinear", align_corners=False)
-    return values[0, 0, : shape[0], : shape[1], : shape[2]].numpy()
-
-
-def _depth(mask: Coarse, spacing: Spacing) -> Coarse:
-    """Distance (mm) to the nearest voxel outside; the faces of the volume are no border."""
-    if mask.all():
-        return np.full(mask.shape, np.inf, np.float32)
-    return ndimage.distance_transform_edt(mask, sampling=spacing).astype(np.float32)
-
-
-def _dilate(mask: Coarse, radius_mm: float, spacing: Spacing) -> Coarse:
-    return _depth(~mask, spacing) <= radius_mm
-
-
-def _close(mask: Coarse, radius_mm: float, spacing: Spacing) -> Coarse:
-    """Close gaps up to twice the radius, as if the end slices went on beyond the volume."""
-    margins = [int(np.ceil(radius_mm / size)) for size in spacing]
-    padded = np.pad(mask, [(margin, margin) for margin in margins], "edge")
-    closed = _depth(_dilate(padded, radius_mm, spacing), spacing) > radius_mm
-    return closed[tuple(slice(margin, -margin) for margin in margins)]
-
-
-def _largest(mask: Coarse) -> Coarse:
-    pieces, count = ndimage.label(mask)
-    return pieces == 1 + np.argmax(np.bincount(pieces.reshape(-1))[1:]) if count else mask
-
-
-def _fill_slices(mask: Coarse) -> Coarse:
-    """Fill the holes of every axial slice; a head that is cut above and below has none in 3-D."""
-    return np.stack([ndimage.binary_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])], axis=2)

@@ -1,8 +1,8 @@
 """This file brings a prepared scan through the network and back to one probability volume a class.
 
-A *method* is a fitted clusterer with the class of each of its clusters. All methods of a run see
-the same windows and the same features, so the comparison between them is fair. Nothing here can
-receive a reference.
+A *voter* is a fitted clusterer with the class of each of its clusters; a *method* is one voter, or several that were
+trained with different seeds. All methods of a run see the same windows and the same features, so the comparison
+between them is fair. Nothing here can receive a reference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medseg.stego.model import Clusterer
 
 
 @dataclass(frozen=True)
-class Method:
+class Voter:
     """A clusterer and the class value (0: background) of each of its clusters."""
 
     clusterer: Clusterer
@@ -42,6 +42,33 @@ class Method:
         return torch.einsum("bkhw,ck->bchw", clusters, membership)
 
 
+@dataclass(frozen=True)
+class Method:
+    """One or several voters. Their classes are matched by name, so they vote on classes, whatever their clusters."""
+
+    voters: tuple[Voter, ...]
+
+    def votes(
+        self, features: Float[torch.Tensor, "b d hf wf"], values: Sequence[int]
+    ) -> Float[torch.Tensor, "v b c hf wf"]:
+        """Class probabilities by each voter."""
+        return torch.stack([voter.class_probabilities(features, values) for voter in self.voters])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class probabilities of one method over a scan, on the prepared grid, zero outside the windows.
+
+    Attributes:
+        median: of the voters; it is not moved by one voter that went wrong. (With several classes the medians need
+            not sum to 1.)
+        mean: of the voters, which tells how far they agree.
+    """
+
+    median: Float[np.ndarray, "c i j k"]
+    mean: Float[np.ndarray, "c i j k"]
+
+
 def predict_case(
     sample: Mapping[str, Any],
     methods: Mapping[str, Method],
@@ -52,7 +79,7 @@ def predict_case(
     planes: Sequence[str],
     batch: int,
     device: torch.device,
-) -> dict[str, Float[np.ndarray, "c i j k"]]:
+) -> dict[str, Prediction]:
     """Class probabilities of every method over a prepared scan.
 
     Args:
@@ -66,24 +93,36 @@ def predict_case(
         device: where networks run.
 
     Returns:
-        Per method a float32 volume per class value on the prepared grid, zero outside the windows.
+        The prediction of each method.
     """
     shape = tuple(sample["image"].shape[1:])
     # Scratch on disk: one volume a class and method would be the largest share of memory.
-    total = {name: scratch_array((len(values), *shape)) for name in methods}
+    median = {name: scratch_array((len(values), *shape)) for name in methods}
+    mean = {name: scratch_array((len(values), *shape)) for name, method in methods.items() if len(method.voters) > 1}
     for plane in planes:
         view = replace(geometry, plane=plane)
         locations = grid_locations(shape, view, np.asarray(sample["region"][0]))
-        blenders = {
-            name: Blender(shape, view, channels=len(values), out=out, share=1 / len(planes))
-            for name, out in total.items()
-        }
+
+        def blender(out: np.ndarray, view: PatchGeometry = view) -> Blender:
+            return Blender(shape, view, channels=len(values), out=out, share=1 / len(planes))
+
+        medians = {name: blender(out) for name, out in median.items()}
+        means = {name: blender(out) for name, out in mean.items()}
         windows = window_features(sample, locations, view, backbones, device=device, batch_size=batch)
         batches = batch_count(locations, shape, view, backbones, batch)
         with torch.inference_mode():
             for where, features in track(windows, f"{sample['case_id']}: {plane} windows", total=batches):
                 for name, method in methods.items():
-                    blenders[name].add(method.class_probabilities(features, values).cpu(), where)
-        for blender in blenders.values():
-            blender.result()
-    return total
+                    votes = method.votes(features, values).cpu()
+                    medians[name].add(_median(votes), where)
+                    if name in means:
+                        means[name].add(votes.mean(0), where)
+        for blended in (*medians.values(), *means.values()):
+            blended.result()
+    return {name: Prediction(values, mean.get(name, values)) for name, values in median.items()}
+
+
+def _median(votes: Float[torch.Tensor, "v b c hf wf"]) -> Float[torch.Tensor, "b c hf wf"]:
+    """Median over the voters; of an even number the mean of the two in the middle."""
+    ordered = votes.sort(0).values
+    return (ordered[(len(votes) - 1) // 2] + ordered[len(votes) // 2]) / 2

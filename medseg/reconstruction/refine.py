@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from medseg.errors import MedsegError
 from medseg.prepare import vesselness
+from medseg.prepare.flux import RADII_MM, spacing_in_units
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class Volume:
         salience: scaled flux `q`.
         tubularity: oriented flux over contrast.
         spacing: voxel size in mm.
-        alarm: why no vessel is to be expected here, or None.
+        alarm: why the flux rule believes no vessel here, or None.
+        signal: how far large vessels stand out from the noise, in robust sd; see `vesselness.FluxMaps`.
+        radii_mm: of the vessels looked for.
     """
 
     image: Float[np.ndarray, "i j k"]
@@ -42,6 +45,13 @@ class Volume:
     tubularity: Float[np.ndarray, "i j k"]
     spacing: tuple[float, float, float]
     alarm: str | None = None
+    signal: float = vesselness.NOISELESS
+    radii_mm: tuple[float, ...] = RADII_MM
+
+    @property
+    def rule_spacing(self) -> tuple[float, float, float]:
+        """Voxel size in the flux rule's own mm, which are longer where wider vessels are looked for."""
+        return spacing_in_units(self.spacing, self.radii_mm)
 
 
 @dataclass(frozen=True)
@@ -98,12 +108,56 @@ def _flux_alarm(state: State, volume: Volume) -> State:
     return replace(state, mask=np.zeros_like(state.mask))
 
 
+def _alarm(
+    state: State, volume: Volume, least_signal: float = vesselness.NOISE_MADS, most_share: float = 0.06
+) -> State:
+    """Leave the mask empty where a network cannot be right: in pure noise, or where it calls too much a vessel.
+
+    Unlike `flux_alarm` it lets a network try scans that are too noisy for the rule.
+    """
+    share = float(state.mask[volume.region].mean()) if volume.region.any() else 0.0
+    if volume.signal > least_signal and share <= most_share:
+        return state
+    reason = (
+        f"{100 * share:.2g} % of the region looks like vessels, too much for arteries"
+        if share > most_share
+        else "nothing stands out from the noise"
+    )
+    _log.warning("%s: %s; the mask is left empty", vesselness.NOT_FOUND, reason)
+    return replace(state, mask=np.zeros_like(state.mask))
+
+
+def _gate(
+    state: State, volume: Volume, least_probability: float = 0.2, alone_mm3: float = 5.0, min_mm3: float = 2.0
+) -> State:
+    """Let the flux rule decide what is a vessel, and the network how far it reaches.
+
+    Components of the mask stay where they touch the rule's core; core voxels that the network finds at least possible
+    join them. Where noise, and not the scan's own vessels, sets the rule's thresholds, the rule misses much, and
+    components stay too that are larger than a network's specks and haze.
+    """
+    core = _core(volume)
+    gated = vesselness.keep_touching(state.mask, core)
+    if volume.signal < vesselness.NOISE_FLOOR_MADS:
+        gated |= vesselness.drop_small_components(state.mask, volume.rule_spacing, alone_mm3)
+    gated |= core & (state.probability > least_probability)
+    return replace(state, mask=vesselness.drop_small_components(gated, volume.rule_spacing, min_mm3))
+
+
+def _core(volume: Volume) -> np.ndarray:
+    """What the rule is sure of; nothing where it raised an alarm."""
+    if volume.alarm is not None:
+        return np.zeros(volume.region.shape, bool)
+    core = vesselness.flux_core(volume.salience, volume.tubularity, volume.spacing, radii_mm=volume.radii_mm)
+    return core & volume.region
+
+
 def _hysteresis(state: State, volume: Volume, low: float = 0.3, high: float = 0.6) -> State:
     return replace(state, mask=vesselness.hysteresis(state.probability, low, high))
 
 
 def _half_maximum_edge(state: State, volume: Volume, fraction: float = 0.5) -> State:
-    edge = vesselness.half_maximum_edge(volume.image, state.mask, volume.spacing, fraction=fraction)
+    edge = vesselness.half_maximum_edge(volume.image, state.mask, volume.rule_spacing, fraction=fraction)
     return replace(state, mask=edge)
 
 
@@ -122,17 +176,17 @@ def _tubes(
 
 def _weak_sheets(state: State, volume: Volume) -> State:
     """Drop faint parts that are spread out rather than shaped like tubes, also where they hang on a vessel."""
-    kept = vesselness.drop_weak_sheets(state.mask, volume.salience, volume.tubularity, volume.spacing)
+    kept = vesselness.drop_weak_sheets(state.mask, volume.salience, volume.tubularity, volume.rule_spacing)
     return replace(state, mask=kept)
 
 
 def _radius_edge(state: State, volume: Volume, q_min: float = 0.22) -> State:
-    edge = vesselness.radius_edge(volume.image, state.mask, volume.salience, volume.spacing, q_min=q_min)
+    edge = vesselness.radius_edge(volume.image, state.mask, volume.salience, volume.rule_spacing, q_min=q_min)
     return replace(state, mask=edge)
 
 
 def _components(state: State, volume: Volume, min_mm3: float = 2.0) -> State:
-    return replace(state, mask=vesselness.drop_small_components(state.mask, volume.spacing, min_mm3))
+    return replace(state, mask=vesselness.drop_small_components(state.mask, volume.rule_spacing, min_mm3))
 
 
 def _crf_2d(
@@ -199,6 +253,8 @@ def _crf(
 STEPS: Mapping[str, Callable[..., State]] = {
     "region": _region,
     "flux_alarm": _flux_alarm,
+    "alarm": _alarm,
+    "gate": _gate,
     "crf_2d": _crf_2d,
     "crf_3d": _crf_3d,
     "hysteresis": _hysteresis,

@@ -11,8 +11,8 @@ import torch
 from monai.data import MetaTensor
 
 from medseg.errors import MedsegError
-from medseg.prepare import chain
-from medseg.prepare.chain import invert, mra_transforms, prepare_case, voxel_spacing
+from medseg.prepare import chain, steps
+from medseg.prepare.chain import angiogram_transforms, invert, prepare_case, voxel_spacing
 from medseg.scans.cases import Case
 
 SPACING = (0.7, 0.9, 1.6)
@@ -68,7 +68,7 @@ def no_flux(monkeypatch):
 @pytest.mark.usefixtures("no_flux")
 def test_predicting_the_identity_inverts_to_the_input_over_all_48_orientations(tmp_path):
     stored = tissue((7, 12, 9))
-    transforms = mra_transforms(brain_mask="none")
+    transforms = angiogram_transforms(brain_mask="none")
     seen = set()
     for codes in every_orientation():
         seen.add(codes)
@@ -89,7 +89,7 @@ def test_resampled_volumes_invert_to_the_input_over_all_48_orientations(tmp_path
     stored = (100 + 2 * i + j - 1.5 * k).astype(np.float32)  # linear, so that interpolation is exact away from the edge
     labels = (i + j + k > 18).astype(np.float32)
     inner = (slice(2, -2),) * 3
-    transforms = mra_transforms(brain_mask="none", spacing=(0.5, 0.6, 0.7))
+    transforms = angiogram_transforms(brain_mask="none", spacing=(0.5, 0.6, 0.7))
     for codes in every_orientation():
         case = Case(codes, write(tmp_path / f"{codes}.nii", stored, affine_of(codes)), codes)
         sample = prepare_case(case, transforms)
@@ -106,7 +106,7 @@ def test_resampled_volumes_invert_to_the_input_over_all_48_orientations(tmp_path
 
 def test_a_sample_inverts_after_pickling_as_a_cache_does(case):
     sample = pickle.loads(
-        pickle.dumps(prepare_case(case, pickle.loads(pickle.dumps(mra_transforms(brain_mask="none")))))
+        pickle.dumps(prepare_case(case, pickle.loads(pickle.dumps(angiogram_transforms(brain_mask="none")))))
     )
     back = invert(sample["region"] * 2, sample, nearest=True)
     assert back.dtype == np.uint8
@@ -114,20 +114,20 @@ def test_a_sample_inverts_after_pickling_as_a_cache_does(case):
 
 
 def test_inverting_leaves_the_sample_able_to_invert_again(case):
-    sample = prepare_case(case, mra_transforms(brain_mask="none", spacing=(1, 1, 1)))
+    sample = prepare_case(case, angiogram_transforms(brain_mask="none", spacing=(1, 1, 1)))
     first = invert(sample["image"], sample, nearest=False)
     np.testing.assert_array_equal(invert(sample["image"], sample, nearest=False), first)
     assert len(sample["image"].applied_operations) == 2
 
 
 def test_inverting_refuses_values_on_another_grid(case):
-    sample = prepare_case(case, mra_transforms(brain_mask="none"))
+    sample = prepare_case(case, angiogram_transforms(brain_mask="none"))
     with pytest.raises(ValueError, match="prepared shape"):
         invert(sample["image"][:, 1:], sample, nearest=True)
 
 
 def test_a_sample_holds_what_the_next_stages_need(case):
-    sample = prepare_case(case, mra_transforms(brain_mask="none"))
+    sample = prepare_case(case, angiogram_transforms(brain_mask="none"))
     assert set(sample) == {"image", "region", "salience", "tubularity", "case_id", "patient", "facts"}
     for key, dtype in (("image", torch.float32), ("region", torch.uint8), ("salience", torch.float32)):
         assert isinstance(sample[key], MetaTensor)
@@ -146,7 +146,7 @@ def test_a_sample_holds_what_the_next_stages_need(case):
 
 @pytest.mark.parametrize("change", [lambda v: v * 7.5, lambda v: v - 150, lambda v: v - 20_000, lambda v: v * 3 - 400])
 def test_a_scale_or_a_negative_offset_of_the_grey_values_changes_nothing(tmp_path, change):
-    transforms = mra_transforms(brain_mask="none")
+    transforms = angiogram_transforms(brain_mask="none")
     stored = tissue().astype(np.float64)
     stored -= np.percentile(stored, 2)  # a background level of exactly 0
     stored[stored < 0] = 0
@@ -159,7 +159,7 @@ def test_a_scale_or_a_negative_offset_of_the_grey_values_changes_nothing(tmp_pat
 def test_all_negative_mr_values_are_read(tmp_path):
     stored = tissue() - 5000
     assert stored.max() < 0
-    sample = prepare_case(Case("n", write(tmp_path / "n.nii", stored), "n"), mra_transforms(brain_mask="none"))
+    sample = prepare_case(Case("n", write(tmp_path / "n.nii", stored), "n"), angiogram_transforms(brain_mask="none"))
     assert sample["image"].min() == 0
     assert float(sample["image"].median()) == pytest.approx(1, rel=0.05)
 
@@ -168,8 +168,8 @@ def test_ct_values_are_one_error_line_with_the_file_and_a_way_out(tmp_path):
     stored = tissue() - 60
     stored[:6] = -1000
     case = Case("ct", write(tmp_path / "ct.nii", stored), "ct")
-    with pytest.raises(MedsegError, match=r"ct\.nii must be an MR image, got CT values.*; .*config for CT") as caught:
-        prepare_case(case, mra_transforms())
+    with pytest.raises(MedsegError, match=r"ct\.nii must be an MR image, got CT values.*; .*config cta") as caught:
+        prepare_case(case, angiogram_transforms())
     assert "\n" not in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def brain_of(shape=(29, 34, 23)):
 def test_auto_takes_the_given_mask_and_the_region_follows_the_axes(case, tmp_path, caplog):
     mask = write(tmp_path / "a_mask.nii.gz", brain_of())
     caplog.set_level(logging.INFO)
-    sample = prepare_case(Case("a", case.image, "a", mask=mask), mra_transforms())
+    sample = prepare_case(Case("a", case.image, "a", mask=mask), angiogram_transforms())
     assert sample["facts"]["region_source"] == "given"
     np.testing.assert_array_equal(invert(sample["region"], sample, nearest=True)[0], brain_of())
     assert not sample["salience"][sample["region"] == 0].any()
@@ -192,12 +192,12 @@ def test_auto_takes_the_given_mask_and_the_region_follows_the_axes(case, tmp_pat
 def test_a_case_can_ask_for_another_region_than_the_config(case, tmp_path):
     mask = write(tmp_path / "a_mask.nii.gz", brain_of())
     asked = Case("a", case.image, "a", mask=mask, mask_mode="none")
-    assert prepare_case(asked, mra_transforms(brain_mask="given"))["facts"]["region_source"] == "none"
+    assert prepare_case(asked, angiogram_transforms(brain_mask="given"))["facts"]["region_source"] == "none"
 
 
 def test_given_without_a_mask_names_the_file_to_add(case):
     with pytest.raises(MedsegError, match=r"a_img\.nii\.gz must have a brain mask.*a_mask\.nii\.gz"):
-        prepare_case(case, mra_transforms(brain_mask="given"))
+        prepare_case(case, angiogram_transforms(brain_mask="given"))
 
 
 def test_a_mask_that_looks_like_a_vessel_label_is_refused_with_a_hint(case, tmp_path):
@@ -205,7 +205,7 @@ def test_a_mask_that_looks_like_a_vessel_label_is_refused_with_a_hint(case, tmp_
     assert 0 < tubes.mean() < 0.05
     asked = Case("a", case.image, "a", mask=write(tmp_path / "a_mask.nii", tubes))
     with pytest.raises(MedsegError, match=r"a_mask\.nii must fill at least 5%.*vessel label.*_label"):
-        prepare_case(asked, mra_transforms())
+        prepare_case(asked, angiogram_transforms())
 
 
 @pytest.mark.parametrize("how", ["shape", "shifted"])
@@ -214,12 +214,12 @@ def test_a_mask_on_another_grid_is_refused(case, tmp_path, how):
     affine[0, 3] += 0.4 * (how == "shifted")
     mask = write(tmp_path / "a_mask.nii", brain_of((29, 34, 22 if how == "shape" else 23)), affine)
     with pytest.raises(MedsegError, match=r"a_mask\.nii"):
-        prepare_case(Case("a", case.image, "a", mask=mask), mra_transforms())
+        prepare_case(Case("a", case.image, "a", mask=mask), angiogram_transforms())
 
 
 def test_a_box_without_a_brain_falls_back_to_the_whole_volume_and_says_so(case, caplog):
     caplog.set_level(logging.INFO)
-    sample = prepare_case(case, mra_transforms())
+    sample = prepare_case(case, angiogram_transforms())
     assert sample["facts"]["region_source"].startswith("whole volume")
     assert sample["region"].all()
     assert "a: region by whole volume (builtin found no brain)" in caplog.text
@@ -228,7 +228,7 @@ def test_a_box_without_a_brain_falls_back_to_the_whole_volume_and_says_so(case, 
 def test_the_region_of_a_stripped_image_is_what_was_left(tmp_path):
     stored = tissue() * brain_of()
     case = Case("s", write(tmp_path / "s.nii", stored), "s")
-    sample = prepare_case(case, mra_transforms())
+    sample = prepare_case(case, angiogram_transforms())
     assert sample["facts"]["region_source"] == "stripped image"
     np.testing.assert_array_equal(invert(sample["region"], sample, nearest=True)[0], stored != 0)
 
@@ -237,7 +237,7 @@ def test_a_stripped_image_with_standard_scores_keeps_its_background_dark(tmp_pat
     inside = brain_of() > 0
     scores = tissue()
     scores = np.where(inside, (scores - scores[inside].mean()) / scores[inside].std(), 0)
-    sample = prepare_case(Case("z", write(tmp_path / "z.nii", scores), "z"), mra_transforms())
+    sample = prepare_case(Case("z", write(tmp_path / "z.nii", scores), "z"), angiogram_transforms())
     assert sample["facts"]["region_source"] == "stripped image"
     assert not sample["image"][sample["region"] == 0].any()
 
@@ -253,7 +253,9 @@ def test_n4_leaves_less_shading_and_says_that_it_ran(tmp_path):
         tissue = sample["image"][0, :, 8:].numpy()
         return tissue.std() / tissue.mean()
 
-    shaded, flat = (prepare_case(case, mra_transforms(brain_mask="none", n4=n4, n4_shrink=2)) for n4 in (False, True))
+    shaded, flat = (
+        prepare_case(case, angiogram_transforms(brain_mask="none", n4=n4, n4_shrink=2)) for n4 in (False, True)
+    )
     assert shading(flat) < 0.3 * shading(shaded)
     assert (shaded["facts"]["n4"], flat["facts"]["n4"]) == (False, True)
 
@@ -261,20 +263,20 @@ def test_n4_leaves_less_shading_and_says_that_it_ran(tmp_path):
 def test_errors_name_the_case_once_and_foreign_errors_stay_what_they_are(tmp_path, monkeypatch):
     case = Case("gone", tmp_path / "scan.nii", "gone")
     with pytest.raises(MedsegError, match=r"^case gone: .*scan\.nii") as caught:
-        prepare_case(case, mra_transforms())
+        prepare_case(case, angiogram_transforms())
     assert str(caught.value).count("gone") == 1
 
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(chain, "read_image", broken)
+    monkeypatch.setattr(steps, "read_image", broken)
     with pytest.raises(RuntimeError):
-        prepare_case(case, mra_transforms())
+        prepare_case(case, angiogram_transforms())
 
 
 def test_an_unknown_brain_mask_is_refused():
     with pytest.raises(MedsegError, match="auto, given, builtin"):
-        mra_transforms(brain_mask="magic")
+        angiogram_transforms(brain_mask="magic")
 
 
 def test_no_parameter_on_this_way_can_carry_a_reference():

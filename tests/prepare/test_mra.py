@@ -122,32 +122,6 @@ def test_the_constant_background_is_the_exact_value_around_the_image():
     assert mra.constant_background(image) == -7.5
 
 
-def test_hounsfield_units_are_told_from_mr_values(head):
-    image, brain, _ = head
-    ct = np.where(image < 40, -1000, np.where(brain, 35, 60)).astype(np.float32)
-    ct += np.random.default_rng(0).normal(0, 12, ct.shape).astype(np.float32)
-    assert mra.is_ct(ct)
-    padded = ct.copy()
-    padded[:8] = -3024  # outside of the scanner's circle
-    assert mra.is_ct(padded)
-    assert not mra.is_ct(image)
-    assert not mra.is_ct(image - 1000)
-    assert not mra.is_ct(image - 5000)
-    assert not mra.is_ct((image - image.mean()) / image.std())
-
-
-def test_shrinking_takes_block_means_and_enlarging_brings_the_shape_back():
-    image = np.arange(5 * 4 * 3, dtype=np.float32).reshape(5, 4, 3)
-    coarse = mra._shrink(image, [2, 2, 1])
-    assert coarse.shape == (3, 2, 3)
-    assert coarse[0, 0, 0] == image[:2, :2, 0].mean()
-    assert coarse[2, 1, 2] == image[4, 2:, 2].mean()
-    ramp = np.broadcast_to(np.arange(32, dtype=np.float32)[:, None, None], (32, 6, 5))
-    back = mra._enlarge(mra._shrink(ramp, [4, 2, 2]), [4, 2, 2], ramp.shape)
-    assert back.shape == ramp.shape
-    np.testing.assert_allclose(back[2:-2], ramp[2:-2], atol=1e-4)
-
-
 def test_n4_refuses_an_image_without_foreground():
     speck = np.zeros((20, 20, 20), np.float32)
     speck[3, 3, 3] = 100

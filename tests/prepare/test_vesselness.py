@@ -226,13 +226,13 @@ def test_one_very_bright_object_does_not_set_the_scale():
     blocks = np.zeros((100, 100, 60), np.float32)  # 5 x 5 x 3 blocks of 20 voxels
     blocks[10::20, 10::20, 10::20] = 1.0
     everywhere = np.ones(blocks.shape, bool)
-    assert vesselness._own_scale(blocks, everywhere, spacing) == pytest.approx(1)
+    assert vesselness._large_vessel_level(blocks, everywhere, spacing) == pytest.approx(1)
     blocks[30, 30, 30] = 20
-    assert vesselness._own_scale(blocks, everywhere, spacing) == pytest.approx(1)
+    assert vesselness._large_vessel_level(blocks, everywhere, spacing) == pytest.approx(1)
     assert vesselness._contraharmonic_mean(blocks, everywhere) > 19
     few = np.zeros(blocks.shape, bool)
     few[:, 10, 10] = True  # no block holds 500 region voxels: one mean over all
-    assert vesselness._own_scale(blocks, few, spacing) == pytest.approx(1)
+    assert vesselness._large_vessel_level(blocks, few, spacing) == pytest.approx(1)
 
 
 def test_core_drops_specks_and_sheets_but_keeps_tubes_and_the_very_salient():

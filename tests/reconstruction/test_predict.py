@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from medseg.patches.slicing import PatchGeometry
-from medseg.reconstruction.predict import Method, predict_case
+from medseg.reconstruction.predict import Method, Voter, predict_case
 
 SHAPE = (13, 17, 9)
 
@@ -39,9 +39,9 @@ def test_class_probabilities_lie_where_the_scan_has_them(planes: tuple[str, ...]
     values = torch.rand((1, *SHAPE), generator=torch.Generator().manual_seed(0))
     sample = {"image": MetaTensor(values), "region": torch.ones((1, *SHAPE)), "case_id": "a"}
     methods = {
-        "both": Method(Halves(), {0: 1, 1: 1}),
-        "second": Method(Halves(), {1: 1}),
-        "none": Method(Halves(), {}),
+        "both": Method((Voter(Halves(), {0: 1, 1: 1}),)),
+        "second": Method((Voter(Halves(), {1: 1}),)),
+        "none": Method((Voter(Halves(), {}),)),
     }
     found = predict_case(
         sample,
@@ -53,20 +53,40 @@ def test_class_probabilities_lie_where_the_scan_has_them(planes: tuple[str, ...]
         batch=5,
         device=torch.device("cpu"),
     )
-    assert np.allclose(found["both"][0], values[0], atol=1e-6)
-    assert np.allclose(found["second"][0], 0.75 * values[0], atol=1e-6)
-    assert not found["none"].any()
+    assert np.allclose(found["both"].median[0], values[0], atol=1e-6)
+    assert np.allclose(found["second"].median[0], 0.75 * values[0], atol=1e-6)
+    assert not found["none"].median.any()
 
 
 def test_nothing_is_predicted_where_no_window_touches_the_region() -> None:
     region = torch.zeros((1, *SHAPE))
     region[:, :4, :4, 2] = 1
     sample = {"image": MetaTensor(torch.ones((1, *SHAPE))), "region": region, "case_id": "a"}
-    method = {"both": Method(Halves(), {0: 1, 1: 1})}
+    method = {"both": Method((Voter(Halves(), {0: 1, 1: 1}),))}
     geometry = PatchGeometry("axial", 4, 0.0)
     device = torch.device("cpu")
     found = predict_case(
         sample, method, [Values()], values=[1], geometry=geometry, planes=("axial",), batch=4, device=device
-    )["both"][0]
+    )["both"].median[0]
     assert found.sum() == 16
     assert (found[:4, :4, 2] == 1).all()
+
+
+def test_voters_decide_by_their_median_and_their_mean_tells_how_far_they_agree() -> None:
+    values = torch.rand((1, *SHAPE), generator=torch.Generator().manual_seed(0))
+    sample = {"image": MetaTensor(values), "region": torch.ones((1, *SHAPE)), "case_id": "a"}
+    # The third has no cluster for the class: one voter that went wrong.
+    voters = tuple(Voter(Halves(), names) for names in ({0: 1, 1: 1}, {1: 1}, {}))
+    found = predict_case(
+        sample,
+        {"three": Method(voters), "two": Method(voters[:2])},
+        [Values()],
+        values=[1],
+        geometry=PatchGeometry("axial", 8, 0.0),
+        planes=("axial",),
+        batch=5,
+        device=torch.device("cpu"),
+    )
+    assert np.allclose(found["three"].median[0], 0.75 * values[0], atol=1e-6)
+    assert np.allclose(found["three"].mean[0], (1 + 0.75) / 3 * values[0], atol=1e-6)
+    assert np.allclose(found["two"].median[0], (1 + 0.75) / 2 * values[0], atol=1e-6)

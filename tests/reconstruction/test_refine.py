@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,46 @@ def test_an_unknown_step_or_number_lists_what_there_is() -> None:
     with pytest.raises(MedsegError, match="min_mm3"):
         require_steps([("components", {"mm3": 1})])
     require_steps([(name, {}) for name in STEPS])
+
+
+def test_the_gate_keeps_components_with_a_core_and_adds_possible_cores() -> None:
+    """Three tubes: one that both see, a speck that only the network sees, one that the rule sees and the network half."""
+    sure, alone, half = tube(), np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    alone[2:5, 2:5, 2:14] = True
+    half[19:22, 2:5, 2:14] = True
+    seen = sure | half
+    soft = np.select([sure | alone, half], [0.9, 0.3], 0.05).astype(np.float32)
+    given = volume(salience=seen.astype(np.float32), tubularity=seen.astype(np.float32))
+    assert np.array_equal(refine(soft, given, [("gate", {"alone_mm3": 200})]), sure | half)
+    assert np.array_equal(refine(soft, given, [("gate", {"alone_mm3": 200, "least_probability": 0.4})]), sure)
+    # What only the network sees is 108 mm3 large, too much for a speck, but without noise the rule knows better.
+    assert np.array_equal(refine(soft, given, [("gate", {"alone_mm3": 100})]), sure | half)
+    noisy = replace(given, signal=20.0)
+    assert np.array_equal(refine(soft, noisy, [("gate", {"alone_mm3": 100})]), sure | alone | half)
+
+
+def test_where_the_rule_raised_an_alarm_the_gate_trusts_large_components_only() -> None:
+    soft = probability(tube())
+    given = volume(alarm="no vessels found", signal=8.0)
+    assert np.array_equal(refine(soft, given, [("gate", {})]), tube())
+    assert not refine(soft, given, [("gate", {"alone_mm3": 1000})]).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "share", "kept"),
+    [({}, 0.06, True), ({"signal": 5.0}, 0.06, False), ({"signal": 6.0}, 0.06, True), ({}, 0.01, False)],
+)
+def test_pure_noise_and_too_many_vessels_leave_an_empty_mask(
+    changes: dict[str, float], share: float, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = refine(probability(tube()), volume(**changes), [("alarm", {"most_share": share})])
+    assert np.array_equal(mask, tube() if kept else np.zeros(SHAPE, bool))
+    assert bool(caplog.messages) is not kept
+
+
+def test_the_gate_drops_what_is_too_small() -> None:
+    speck = np.zeros(SHAPE, bool)
+    speck[2, 2, 2:6] = True
+    given = volume(salience=(speck | tube()).astype(np.float32), tubularity=(speck | tube()).astype(np.float32))
+    assert not refine(probability(speck), given, [("gate", {"min_mm3": 5.0})])[speck].any()
+    assert refine(probability(tube()), given, [("gate", {"min_mm3": 5.0})])[tube()].all()
