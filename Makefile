@@ -29,6 +29,7 @@ check: $(installed) ## lint, format, types, direction of the imports
 	@$(bin)/mypy
 	@$(bin)/lint-imports --no-cache
 
+# Longer ones have folders and parts of their own: benchmarks/vessels.py, vessel_speed.py, real_volumes.py.
 bench: $(installed) ## the benchmarks, about an hour; never part of the tests
 	@for name in features reconstruction filter_bank memory; do \
 		echo "benchmarks/$$name.py"; $(bin)/python benchmarks/$$name.py || exit 1; \

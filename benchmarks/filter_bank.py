@@ -20,7 +20,7 @@ from medseg.features.filterbank import FilterBank
 from medseg.patches.slicing import PatchGeometry
 from medseg.phantoms.vessels import make_vessel_phantom
 from medseg.prepare.vesselness import flux_maps, tissue_median
-from medseg.reconstruction.predict import Method, predict_case
+from medseg.reconstruction.predict import Method, Voter, predict_case
 from medseg.stego.head import Head
 from medseg.stego.model import ClusterModel
 
@@ -39,7 +39,7 @@ def main() -> None:
     bank = FilterBank()
     torch.manual_seed(0)
     clusterer = ClusterModel("stego", Head(bank.dim, CODE_DIM), torch.randn(CLUSTERS, CODE_DIM), "cosine", 10.0)
-    methods = {"stego": Method(clusterer, {0: 1})}
+    methods = {"stego": Method((Voter(clusterer, {0: 1}),))}
 
     def filter_bank_path() -> np.ndarray:
         maps = flux_maps(image, everywhere, SPACING)
@@ -60,7 +60,7 @@ def main() -> None:
             planes=["axial"],
             batch=BATCH,
             device=torch.device("cpu"),
-        )["stego"]
+        )["stego"].median
 
     def frangi_filter() -> np.ndarray:
         return frangi(image, sigmas=(1, 2, 3), black_ridges=False)

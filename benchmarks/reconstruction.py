@@ -17,7 +17,7 @@ from timing import Work, compare, read_repeats
 
 from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.patches.slicing import PatchGeometry, cut_all, grid_locations
-from medseg.reconstruction.predict import Method, predict_case
+from medseg.reconstruction.predict import Method, Voter, predict_case
 from medseg.stego.head import Head
 from medseg.stego.model import ClusterModel
 
@@ -33,7 +33,7 @@ def main() -> None:
     sample = {"image": MetaTensor(torch.rand(1, *SHAPE) * 3), "region": torch.ones(1, *SHAPE), "case_id": "case"}
     backbone = load_slice_backbone("vit_small_patch8_224.dino", pretrained=False)
     clusterer = ClusterModel("stego", Head(DIM, CODE_DIM), torch.randn(CLUSTERS, CODE_DIM), "cosine", 2.0)
-    methods = {"stego": Method(clusterer, {0: 1})}
+    methods = {"stego": Method((Voter(clusterer, {0: 1}),))}
     locations = grid_locations(SHAPE, GEOMETRY)
     assert len(locations) == WINDOWS
     pixels = to_rgb(cut_all(sample["image"], locations, GEOMETRY))
@@ -48,7 +48,7 @@ def main() -> None:
             planes=["axial"],
             batch=BATCH,
             device=torch.device("cpu"),
-        )["stego"]
+        )["stego"].median
 
     def forward_passes() -> None:
         with torch.inference_mode():

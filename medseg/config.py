@@ -55,10 +55,27 @@ class Run(Section):
 class Prepare(Section):
     """Scan to standardised volume."""
 
+    modality: Literal["tof", "ce_mra", "cta"]
+    radii_mm: Annotated[tuple[Rate, ...], Field(min_length=1)]
     spacing: tuple[Rate, Rate, Rate] | None
     n4: bool
     n4_shrink: Positive
     brain_mask: Literal["auto", "given", "builtin", "deepbet", "none"]
+
+    @field_validator("radii_mm")
+    @classmethod
+    def _one_background_for_all_radii(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if max(value) > 10 * min(value):
+            raise ValueError("the longest radius is over 10 times the shortest, and no background fits both; run twice")
+        return value
+
+    @model_validator(mode="after")
+    def _ct_is_no_mr(self) -> Prepare:
+        if self.modality == "cta" and self.n4:
+            raise ValueError("n4 removes the shading of MR coils, which CT has none of; set n4: false")
+        if self.modality == "cta" and self.brain_mask == "deepbet":
+            raise ValueError("brain_mask deepbet knows MR only; use builtin, given or none")
+        return self
 
 
 class Patches(Section):
@@ -90,6 +107,24 @@ class Features(Section):
         return (value,) if isinstance(value, str) else value
 
 
+class Student(Section):
+    """A network that the flux rule teaches on the user's own scans; for the backbone and the method of that name."""
+
+    start: str
+    rounds: Positive
+    steps: Count
+    batch: Positive
+    window: Annotated[int, Field(ge=16, multiple_of=4)]
+    learning_rate: Rate
+    painted: Share
+
+    @model_validator(mode="after")
+    def _scratch_needs_steps(self) -> Student:
+        if self.start == "scratch" and self.steps == 0:
+            raise ValueError("steps: 0 keeps the weights of student.start, and scratch has none; give steps")
+        return self
+
+
 class Stego(Section):
     """Head, loss and clusters, under the names of `StegoSettings`; None takes the preset's value."""
 
@@ -104,6 +139,7 @@ class Stego(Section):
     random_shift: float | None
     knn_shift: float | None
     self_shift: float | None
+    voters: Positive
     steps: Positive
     epochs: Positive | None
     batch: Positive | None
@@ -153,7 +189,7 @@ class Naming(Section):
 class Reconstruct(Section):
     """Patches back to 3-D masks."""
 
-    method: Literal["stego", "kmeans", "untrained"]
+    method: Literal["stego", "kmeans", "untrained", "student", "flux"]
     planes: Annotated[tuple[Plane, ...], Field(min_length=1)]
     batch: Positive
     refine: tuple[tuple[str, Mapping[str, float]], ...]
@@ -182,6 +218,7 @@ class Config(Section):
     prepare: Prepare
     patches: Patches
     features: Features
+    student: Student
     stego: Stego
     naming: Naming
     reconstruct: Reconstruct

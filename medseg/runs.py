@@ -22,6 +22,9 @@ from medseg.files import hash_content, hash_file, write_text
 from medseg.scans.cases import Case
 
 METHODS = ("stego", "kmeans", "untrained")
+"""Methods that a training fits: clusters on features, named afterwards."""
+DIRECT_METHODS = ("student", "flux")
+"""Methods that say "vessel" themselves: the network taught by the flux rule, and the rule."""
 _PACKAGES = (
     "medseg",
     "torch",
@@ -60,18 +63,29 @@ class RunRecord:
         """Prepared volumes and features; may be shared between runs."""
         return self.config.features.store or self.folder / "features"
 
-    def method_folder(self, method: str) -> Path:
-        """Where a fitted clusterer and its classes lie."""
-        return self.folder / "methods" / method
+    @property
+    def student(self) -> Path:
+        """The student of this run: its training and its weights."""
+        return self.folder / "student"
+
+    @property
+    def voters(self) -> tuple[Path, ...]:
+        """Where each voter was trained: the run folder itself, then `voters/2`, `voters/3` ..."""
+        return (self.folder, *(self.folder / "voters" / str(n) for n in range(2, self.config.stego.voters + 1)))
+
+    def method_folders(self, method: str) -> tuple[Path, ...]:
+        """Where a fitted clusterer and its classes lie, one folder a voter."""
+        return tuple(voter / "methods" / method for voter in self.voters)
 
     def has_method(self, method: str) -> bool:
-        """Whether the method was fitted to the end."""
-        return (self.method_folder(method) / "classes.yaml").is_file()
+        """Whether the method was fitted to the end by every voter."""
+        return all((folder / "classes.yaml").is_file() for folder in self.method_folders(method))
 
     @property
     def has_begun(self) -> bool:
         """Whether a training step or a method was kept, so that something would be lost."""
-        return self.checkpoints.is_dir() or any(self.has_method(name) for name in METHODS)
+        begun = (self.checkpoints, self.student / "checkpoints")
+        return any(folder.is_dir() for folder in begun) or any(self.has_method(name) for name in METHODS)
 
     def trained_on(self, sha256: str) -> bool:
         """Whether a scan with this content was trained on."""
@@ -79,9 +93,14 @@ class RunRecord:
 
     def run_hash(self) -> str:
         """Hash of the settings that shaped the model, the inputs and every fitted method."""
-        files = sorted(path for path in (self.folder / "methods").rglob("*") if path.is_file())
+        kept = [*(voter / "methods" for voter in self.voters), self.student]
+        files = sorted(path for folder in kept for path in folder.rglob("*") if _is_of_model(path))
         weights = {path.relative_to(self.folder).as_posix(): hash_file(path) for path in files}
         return hash_content([_training_part(self.config), {k: dict(v) for k, v in self.inputs.items()}, weights])
+
+
+def _is_of_model(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".json", ".yaml") and path.is_file()
 
 
 def start_run(

@@ -72,6 +72,48 @@ def _medseg(
 
 
 @app.command(
+    epilog="Examples:  medseg segment scan.nii.gz -o results/one\n\nmedseg segment scans/ -o results/mine --adapt\n\nmedseg segment scans/ more.nii.gz -o results/rule --method flux"
+)
+def segment(
+    scans: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCANS...",
+            help="Folders, datalists (.json), .csv or single scans.",
+            readable=False,
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="student: a network, gated by the flux rule; flux: the rule alone. Default: student for TOF-MRA.",
+            show_default=False,
+        ),
+    ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Train the student on these scans first (minutes; needs no label).")
+    ] = False,
+    config: Annotated[
+        str, typer.Option("--config", help="A config file or a shipped name: tof_mra, ce_mra, cta.")
+    ] = "tof_mra",
+    overrides: Overrides = [],  # noqa: B006
+    frame: Frame = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Write vessel masks of any TOF-MRA with one command, without labels or training."""
+    start_logging(quiet, verbose)
+    from medseg.workflows.segmentation import segment_scans
+
+    answer = segment_scans(scans, out, config=config, method=method, adapt=adapt, overrides=overrides, frame=frame)
+    return _answer(answer, as_json)
+
+
+@app.command(
     epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1"
 )
 def run(
@@ -199,12 +241,22 @@ def demo(
     return _answer(run_demo(out), as_json=False)
 
 
-@app.command(epilog="Example:  medseg phantom vessels -o phantoms --cases 3 --seed 0")
+@app.command(
+    epilog="Examples:  medseg phantom vessels -o phantoms --cases 3 --seed 0\n\nmedseg phantom vessels -o hard --hard all\n\nmedseg phantom vessels -o some --hard noise_060,aneurysm"
+)
 def phantom(
     kind: Annotated[str, typer.Argument(help="vessels: TOF-like volumes with exact labels.")],
     out: Out,
     cases: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same phantoms.")] = 0,
+    hard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|NAMES",
+            help="Write the fixed hard cases (noise, thick slices, aneurysm, no vessels ...) instead of --cases.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -213,7 +265,7 @@ def phantom(
     start_logging(quiet, verbose)
     from medseg.workflows.demo import write_phantom_folder
 
-    return _answer(write_phantom_folder(kind, out, cases=cases, seed=seed), as_json)
+    return _answer(write_phantom_folder(kind, out, cases=cases, seed=seed, hard=hard), as_json)
 
 
 @app.command(epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")

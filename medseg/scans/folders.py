@@ -35,18 +35,18 @@ _NAMES_SHOWN = 5
 _Ignored = list[tuple[Path, str]]
 
 
-def find_cases(source: Path, *, frame: int | None = None, skip: Sequence[Path] = ()) -> Listing:
+def find_cases(source: Path | Sequence[Path], *, frame: int | None = None, skip: Sequence[Path] = ()) -> Listing:
     """Find the scans of a source, with their brain masks, labels, patients and given splits.
 
     Args:
-        source: a folder (searched with all below it), a datalist (`.json`), a `.csv`, or one scan.
+        source: a folder (searched with all below it), a datalist (`.json`), a `.csv`, or one scan; or several of these.
         frame: the frame to take from files with several, from 0.
         skip: files and folders inside `source` to leave out, e.g. where results go.
 
     Raises:
         MedsegError: `source` is missing, or no usable case is in it.
     """
-    drafts, notes = _drafts(source, skip)
+    drafts, notes = _drafts(source, skip) if isinstance(source, Path) else _drafts_of_all(source, skip)
     with_image = [draft for draft in drafts if draft.images or draft.problems]
     for role, files in (("label", "labels"), ("brain mask", "masks")):
         lone = [path.name for draft in drafts if not (draft.images or draft.problems) for path in getattr(draft, files)]
@@ -70,8 +70,9 @@ def find_cases(source: Path, *, frame: int | None = None, skip: Sequence[Path] =
     if not cases:
         got = f"{len(problems)} unusable ({problems[0][1]})" if problems else "none"
         why = f"; {'; '.join(notes)}" if notes else ""
+        where = source if isinstance(source, Path) else " ".join(map(str, source))
         raise MedsegError(
-            f"{source} must hold at least one scan ({' '.join(EXTENSIONS)}), got {got}{why}; "
+            f"{where} must hold at least one scan ({' '.join(EXTENSIONS)}), got {got}{why}; "
             "see data_templates for layouts"
         )
     cases.sort(key=lambda case: case.case_id)
@@ -144,6 +145,25 @@ def _drafts(source: Path, skip: Sequence[Path]) -> tuple[list[Draft], list[str]]
         f"{source} must be a folder, .json, .csv or one of {' '.join(EXTENSIONS)}, "
         f"got {source.suffix or 'no extension'}; convert it"
     )
+
+
+def _drafts_of_all(sources: Sequence[Path], skip: Sequence[Path]) -> tuple[list[Draft], list[str]]:
+    """Those of several sources; equal names get the source's folder in front, a scan given twice counts once."""
+    drafts: list[Draft] = []
+    notes: list[str] = []
+    seen: set[Path] = set()
+    for source in sources:
+        found, said = _drafts(source, skip)
+        folder = (source if source.is_dir() else source.parent).resolve().name
+        notes += said
+        for draft in found:
+            images = {path.resolve() for path in draft.images}
+            if images and images <= seen:
+                continue
+            seen |= images
+            draft.group = (folder, *draft.group)
+            drafts.append(draft)
+    return drafts, notes
 
 
 def _from_folder(source: Path, skip: Sequence[Path]) -> tuple[list[Draft], list[str]]:

@@ -52,7 +52,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "preparation": json.dumps(record.config.prepare.model_dump(mode="json")),
     }
     lines = [f"{name}: {value}" for name, value in rows.items()]
-    cards = record.method_folder(record.config.reconstruct.method) / "cards.json"
+    cards = record.method_folders(record.config.reconstruct.method)[0] / "cards.json"
     clusters = read_record(cards, "cards")["cards"] if cards.is_file() else []
     return {
         "lines": lines,

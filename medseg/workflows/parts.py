@@ -25,13 +25,13 @@ from medseg import config as sections
 from medseg.errors import MedsegError, mistake_behind
 from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.features.filterbank import FilterBank
+from medseg.features.student.student import Student
 from medseg.features.windows import feature_shape, is_volume_backbone, join_features
 from medseg.files import CannotWriteError, hash_content, hash_file, read_record, why_not_written, write_json
 from medseg.naming.classes import Naming
 from medseg.patches.slicing import PatchGeometry, magnified
-from medseg.prepare.chain import mra_transforms, prepare_case
+from medseg.prepare.chain import angiogram_transforms, prepare_case
 from medseg.reconstruction.refine import Volume
-from medseg.runs import RunRecord
 from medseg.scans.cases import Case, Listing
 from medseg.scans.readers import read_grid
 from medseg.stego.model import Clusterer, ClusterModel
@@ -89,8 +89,13 @@ def gathered(fabric: Fabric, mapping: Mapping[str, str]) -> dict[str, str]:
 
 def preparation(prepare: sections.Prepare) -> Compose:
     """The chain from a case to a prepared sample."""
-    return mra_transforms(
-        spacing=prepare.spacing, n4=prepare.n4, n4_shrink=prepare.n4_shrink, brain_mask=prepare.brain_mask
+    return angiogram_transforms(
+        modality=prepare.modality,
+        spacing=prepare.spacing,
+        n4=prepare.n4,
+        n4_shrink=prepare.n4_shrink,
+        brain_mask=prepare.brain_mask,
+        radii_mm=prepare.radii_mm,
     )
 
 
@@ -99,27 +104,41 @@ def patch_geometry(patches: sections.Patches) -> PatchGeometry:
     return PatchGeometry(patches.plane, patches.size, patches.overlap, patches.magnification, patches.neighbours)
 
 
-def load_backbones(features: sections.Features, device: torch.device, *, pretrained: bool = True) -> list[Any]:
+def load_backbones(
+    features: sections.Features, device: torch.device, *, student: Student | None = None, pretrained: bool = True
+) -> list[Any]:
     """The frozen backbones by name; a checkpoint file belongs to the one slice backbone of the list.
 
     Raises:
         MedsegError: weights cannot be had.
     """
-    return [
-        FilterBank()
-        if name == "filter_bank"
-        else load_slice_backbone(
+
+    def load(name: str) -> Any:
+        if name == "filter_bank":
+            return FilterBank()
+        if name == "student":
+            assert student is not None  # whoever asks for it has trained or loaded it
+            return student
+        return load_slice_backbone(
             name, checkpoint=features.checkpoint, feature=features.feature, pretrained=pretrained
         ).to(device)
-        for name in features.backbone
-    ]
+
+    return [load(name) for name in features.backbone]
+
+
+def add_maps(sample: dict[str, Any], backbones: Sequence[Any], device: torch.device) -> dict[str, Any]:
+    """The sample with what backbones compute once for the whole volume."""
+    for backbone in backbones:
+        if isinstance(backbone, Student):
+            sample = sample | backbone.maps(sample, device)
+    return sample
 
 
 @contextmanager
-def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> Iterator[dict[str, Any]]:
-    """The prepared sample of a case, kept on disk until the block ends well.
+def prepared(case: Case, prepare: sections.Prepare, cache: Path, *, keep: bool = False) -> Iterator[dict[str, Any]]:
+    """The prepared sample of a case, kept on disk until the block ends well, or longer with `keep`.
 
-    An interrupted run so does not prepare a scan twice. The cache holds tensors and plain values
+    An interrupted run, or one that needs a scan a second time, so does not prepare it twice. The cache holds tensors and plain values
     only, because those can be read back without running anything.
 
     Raises:
@@ -147,7 +166,8 @@ def prepared(case: Case, prepare: sections.Prepare, cache: Path) -> Iterator[dic
         image.as_tensor() if isinstance(image, MetaTensor) else image, affine=sample.pop("affine")
     )
     yield sample
-    kept.unlink(missing_ok=True)
+    if not keep:
+        kept.unlink(missing_ok=True)
 
 
 class _Prepare(Transform):
@@ -194,20 +214,18 @@ def view_features(
     return features
 
 
-def load_clusterer(
-    record: RunRecord, method: str, backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device
-) -> Clusterer:
-    """A fitted method of a run, which must have seen the same features.
+def load_clusterer(folder: Path, backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device) -> Clusterer:
+    """A fitted clusterer, which must have seen the same features.
+
+    Args:
+        folder: of one voter's method.
+        backbones: that will compute the features.
+        geometry: of the patches.
+        device: where it will run.
 
     Raises:
-        MedsegError: the method was not fitted, or on other features or another patch geometry.
+        MedsegError: it was not fitted, or on other features or another patch geometry.
     """
-    folder = record.method_folder(method)
-    if not record.has_method(method):
-        raise MedsegError(
-            f"{record.folder} must be trained to the end, got no method {method}; "
-            "run the same `medseg train` again to go on"
-        )
     known = read_record(folder / _FACTS, "backbones", "patch", advice="train a new run")
     for name, value in feature_facts(backbones, geometry).items():
         if known.get(name) != value:
@@ -242,6 +260,8 @@ def refinement_volume(sample: Mapping[str, Any]) -> Volume:
         tubularity=np.asarray(sample["tubularity"][0]),
         spacing=spacing,  # type: ignore[arg-type]
         alarm=sample["facts"].get("flux_alarm"),
+        signal=sample["facts"]["flux_signal"],
+        radii_mm=tuple(sample["facts"]["radii_mm"]),
     )
 
 

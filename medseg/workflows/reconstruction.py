@@ -15,25 +15,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, change_config
 from medseg.errors import MedsegError
 from medseg.files import CannotWriteError, hash_content, hash_file, require_folder, write_json
-from medseg.naming.classes import Naming, write_classes
+from medseg.naming.classes import write_classes
 from medseg.prepare.chain import invert, prepare_case
 from medseg.prepare.vesselness import scratch_array
-from medseg.reconstruction.predict import Method, predict_case
 from medseg.reconstruction.refine import Volume, refine, require_steps
 from medseg.review.plots import mip_picture, overlay_picture
-from medseg.runs import METHODS, RunRecord, open_run, relative_source, versions
+from medseg.runs import open_run, relative_source, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
 from medseg.workflows import parts
 from medseg.workflows.manifests import read_manifest, read_manifests
-from medseg.workflows.naming import name_method
+from medseg.workflows.predictors import Predictor, predictor_of_run
 
 _log = logging.getLogger(__name__)
+
+FLUX_STEPS: tuple[tuple[str, Mapping[str, float]], ...] = (("region", {}),)
+"""The flux rule's own probability is above one half just inside its mask."""
 
 
 def reconstruct_run(
@@ -68,26 +71,45 @@ def reconstruct_run(
     require_steps(config.reconstruct.refine)
     require_folder(out, "-o")
     listing = find_cases(scans, frame=frame, skip=(out, run))
-    _require_apart(listing, out)
+    require_apart(listing, out)
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
         parts.say_listing(listing)
-    job = _Job(record, config, scans, out, compare, fabric.device)
     cases = [case for case in listing.cases if not (held_out and record.trained_on(hash_file(case.image)))]
     if not cases:
         raise MedsegError(f"{scans} must hold a scan that training did not see, got none; leave out --held-out")
-    mine = cases[fabric.global_rank :: fabric.world_size]
+    predictor = predictor_of_run(record, config, fabric.device, compare=compare)
     if fabric.is_global_zero:
         parts.say_estimate(cases, config, training=False)
-    skipped = [case.case_id for case in mine if job.is_done(case)]
-    failed = {} if fabric.global_rank else dict(listing.problems)
+    writer = CaseWriter(predictor, config, scans, out, fabric.device)
+    return write_cases(writer, cases, fabric, failed=dict(listing.problems), model=record.folder)
+
+
+def write_cases(
+    writer: CaseWriter, cases: Sequence[Case], fabric: Fabric, *, failed: Mapping[str, str], model: Path | str
+) -> dict[str, Any]:
+    """Write every case that is not done yet, each process its share; a bad case is reported and the others go on.
+
+    Args:
+        writer: does one case.
+        cases: of all processes.
+        fabric: the processes.
+        failed: cases that cannot even be read, with the reason.
+        model: for `summary.json`: the run folder, or the name of what was used without one.
+
+    Returns:
+        `lines` for the terminal, `done`, `skipped` and `failed` cases.
+    """
+    failed = dict(failed) if fabric.is_global_zero else {}
+    mine = cases[fabric.global_rank :: fabric.world_size]
+    skipped = [case.case_id for case in mine if writer.is_done(case)]
     todo = [case for case in mine if case.case_id not in skipped]
     if skipped:
         _log.info("%d of %d cases are done already and are skipped", len(skipped), len(mine))
     for number, case in enumerate(todo, start=1):
         _log.info("%s (%d of %d)", case.case_id, number, len(todo))
         try:
-            job.reconstruct(case)
+            writer.write(case)
         except CannotWriteError:
             raise
         except MedsegError as error:
@@ -97,9 +119,10 @@ def reconstruct_run(
     failed = parts.gathered(fabric, failed)
     skipped = sorted(parts.gathered(fabric, dict.fromkeys(skipped, "")))
     done = sorted(case.case_id for case in cases if case.case_id not in failed and case.case_id not in skipped)
+    out = writer.out
     if fabric.is_global_zero and (done or skipped):
-        job.write_shared_files()
-        write_json(out / "summary.json", _summary(out, scans, record, failed))
+        writer.write_shared_files()
+        write_json(out / "summary.json", _summary(out, writer.scans, model, failed))
     if not fabric.is_global_zero:
         return {"lines": [], "failed": {}}
     return {
@@ -111,7 +134,7 @@ def reconstruct_run(
     }
 
 
-def _require_apart(listing: Listing, out: Path) -> None:
+def require_apart(listing: Listing, out: Path) -> None:
     """Check that no result would replace a file of the user's; beside the scans, ours is what has a manifest."""
     inputs = [path for case in listing.cases for path in (case.image, case.mask) if path] + [*listing.labels.values()]
     if out.resolve() not in {path.parent.resolve() for path in inputs}:
@@ -125,30 +148,23 @@ def _require_apart(listing: Listing, out: Path) -> None:
             )
 
 
-class _Job:
-    """What all cases of one call share: methods, backbones, geometry, and where results go."""
+class CaseWriter:
+    """Predicts case after case and writes what belongs to each: masks, maps, pictures and, last, the manifest.
 
-    def __init__(
-        self, record: RunRecord, config: Config, scans: Path, out: Path, compare: bool, device: torch.device
-    ) -> None:
-        self.record, self.config, self.scans, self.out, self.device = record, config, scans, out, device
-        main = config.reconstruct.method
-        names = [main, *(name for name in METHODS if compare and name != main)]
-        if config.naming.source == "hand" and len(names) > 1:
-            _log.info("hand-written classes name the clusters of %s only; the other methods are left out", main)
-            names = [main]
-        self.backbones = parts.load_backbones(config.features, device)
-        self.geometry = parts.patch_geometry(config.patches)
+    Args:
+        predictor: the methods.
+        config: preparation, refinement and machine.
+        scans: what the user gave; manifests name scans relative to it.
+        out: result folder.
+        device: where networks run.
+    """
+
+    def __init__(self, predictor: Predictor, config: Config, scans: Path, out: Path, device: torch.device) -> None:
+        self.predictor, self.config, self.scans, self.out, self.device = predictor, config, scans, out, device
         self.transforms = parts.preparation(config.prepare)
-        self.methods: dict[str, Method] = {}
-        self.naming: dict[str, Naming] = {}
-        for name in names:
-            clusterer = parts.load_clusterer(record, name, self.backbones, self.geometry, device)
-            self.naming[name] = name_method(record.method_folder(name), config.naming, clusters=clusterer.clusters)
-            self.methods[name] = Method(clusterer, self.naming[name].class_of_cluster)
-        self.run_hash = record.run_hash()
-        _log.info("method %s, clusters named by %s", main, self.naming[main].named_by)
-        for reason in self.naming[main].reasons:
+        named = predictor.naming[predictor.main]
+        _log.info("method %s, vessels named by %s", predictor.main, named.named_by)
+        for reason in named.reasons:
             _log.info("  %s", reason)
 
     def request(self, case: Case) -> str:
@@ -156,8 +172,10 @@ class _Job:
         plain = as_plain(self.config)
         mask = hash_file(case.mask) if case.mask else case.mask_mode
         wanted = {section: plain[section] for section in CHANGEABLE_AFTER_TRAINING}
-        classes = {name: parts.plain_classes(naming) for name, naming in self.naming.items()}
-        return hash_content([self.run_hash, wanted, hash_file(case.image), mask, case.frame, classes])
+        classes = {name: parts.plain_classes(naming) for name, naming in self.predictor.naming.items()}
+        return hash_content(
+            [self.predictor.model_hash, self.predictor.main, wanted, hash_file(case.image), mask, case.frame, classes]
+        )
 
     def is_done(self, case: Case) -> bool:
         """Whether the manifest there answers the same request and its files are there."""
@@ -173,26 +191,23 @@ class _Job:
         except (MedsegError, KeyError, TypeError, OSError):
             return False
 
-    def reconstruct(self, case: Case) -> None:
-        """Masks, maps, pictures and, last, the manifest of one case."""
+    def write(self, case: Case) -> None:
+        """Everything of one case.
+
+        Raises:
+            MedsegError: the scan cannot be used.
+        """
         start = time.monotonic()
-        main = self.config.reconstruct.method
+        main = self.predictor.main
         sample = prepare_case(case, self.transforms)
-        values = sorted({entry.value for naming in self.naming.values() for entry in naming.classes})
-        probabilities = predict_case(
-            sample,
-            self.methods,
-            self.backbones,
-            values=values,
-            geometry=self.geometry,
-            planes=self.config.reconstruct.planes,
-            batch=self.config.reconstruct.batch,
-            device=self.device,
-        )
+        values = self.predictor.values
+        probabilities, agreement = self.predictor.predict(sample, self.config, self.device)
         volume = parts.refinement_volume(sample)
         files: list[Path] = []
         for name, class_probabilities in probabilities.items():
-            labels = _labels(class_probabilities, values, volume, self.config.reconstruct.refine)
+            # The flux rule comes with its own edge, and is the same row in every table.
+            steps = FLUX_STEPS if name == "flux" else self.config.reconstruct.refine
+            labels = _labels(class_probabilities, values, volume, steps)
             path = self.out / (
                 f"{case.case_id}_seg.nii.gz" if name == main else f"comparison/{case.case_id}_{name}.nii.gz"
             )
@@ -200,8 +215,9 @@ class _Job:
             files.append(path)
             if name == main:
                 kept = labels
-        files += self._write_maps(case, sample, probabilities[main], volume)
+        files += self._write_maps(case, sample, probabilities[main], agreement.uncertainty(kept, values), volume)
         files += self._write_pictures(case, kept, volume)
+        named = self.predictor.naming[main]
         voxel_ml = float(np.prod(volume.spacing)) / 1000
         manifest = {
             "case": case.case_id,
@@ -210,18 +226,18 @@ class _Job:
             "source_sha256": hash_file(case.image),
             "geometry": geometry_receipt(case.image),
             "request": self.request(case),
-            "run_hash": self.run_hash,
+            "run_hash": self.predictor.model_hash,
             "config_hash": hash_content(as_plain(self.config)),
             "versions": versions(),
             "method": main,
-            "compared": [name for name in self.methods if name != main],
-            "named_by": self.naming[main].named_by,
-            "classes": parts.plain_classes(self.naming[main]),
+            "compared": [name for name in self.predictor.naming if name != main],
+            "named_by": named.named_by,
+            "classes": parts.plain_classes(named),
             "planes": list(self.config.reconstruct.planes),
             "refine": as_plain(self.config)["reconstruct"]["refine"],
             "facts": parts.plain_facts(sample["facts"]),
-            "ml": {entry.name: float((kept == entry.value).sum()) * voxel_ml for entry in self.naming[main].classes},
-            "trained_on_this_case": self.record.trained_on(hash_file(case.image)),
+            "ml": {entry.name: float((kept == entry.value).sum()) * voxel_ml for entry in named.classes},
+            "trained_on_this_case": self.predictor.trained_on(hash_file(case.image)),
             "seconds": round(time.monotonic() - start, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},
@@ -230,10 +246,13 @@ class _Job:
         amounts = ", ".join(f"{name} {amount:.2f} ml" for name, amount in manifest["ml"].items())
         _log.info("%s: %s, %.0f s", case.case_id, amounts or "no class", manifest["seconds"])
 
-    def _write_maps(self, case: Case, sample: Mapping[str, Any], classes: np.ndarray, volume: Volume) -> list[Path]:
-        """Probabilities, their entropy and the region; sets `classes` to 0 outside the region, without a copy."""
-        for plane, inside in zip(np.moveaxis(classes, 1, 0), volume.region, strict=True):
-            plane[:, ~inside] = 0
+    def _write_maps(
+        self, case: Case, sample: Mapping[str, Any], classes: np.ndarray, uncertain: np.ndarray, volume: Volume
+    ) -> list[Path]:
+        """Probabilities, uncertainty and the region; sets both to 0 outside the region, without a copy."""
+        for n, inside in enumerate(volume.region):
+            classes[:, n, ~inside] = 0
+            uncertain[n, ~inside] = 0
         probability, uncertainty, where = (
             self.out / f"{case.case_id}_{kind}.nii.gz" for kind in ("prob", "uncertainty", "region")
         )
@@ -241,21 +260,21 @@ class _Job:
         write_map(
             probability, on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1), source=case.image
         )
-        write_map(uncertainty, _entropy(on_source), source=case.image)
+        write_map(uncertainty, _on_source(uncertain[None], sample, nearest=False)[0], source=case.image)
         region = volume.region[None].view(np.uint8)
         write_labels(where, _on_source(region, sample, nearest=True)[0], source=case.image)
         return [probability, uncertainty, where]
 
     def _write_pictures(self, case: Case, labels: np.ndarray, volume: Volume) -> list[Path]:
         mip, overlay = (self.out / "plots" / f"{case.case_id}_{kind}.png" for kind in ("mip", "overlay"))
-        colours = {entry.value: entry.colour for entry in self.naming[self.config.reconstruct.method].classes}
+        colours = {entry.value: entry.colour for entry in self.predictor.naming[self.predictor.main].classes}
         for draw, path in ((mip_picture, mip), (overlay_picture, overlay)):
             draw(volume.image, labels, volume.spacing, path, title=case.case_id, region=volume.region, colours=colours)
         return [mip, overlay]
 
     def write_shared_files(self) -> None:
         """Class names and colours for ITK-SNAP, 3D Slicer and medseg."""
-        naming = self.naming[self.config.reconstruct.method]
+        naming = self.predictor.naming[self.predictor.main]
         write_classes(self.out / "classes.yaml", naming)
         write_label_tables(self.out, parts.plain_classes(naming))
 
@@ -277,16 +296,6 @@ def _on_source(values: np.ndarray, sample: Mapping[str, Any], *, nearest: bool) 
     return invert(torch.from_numpy(np.ascontiguousarray(values)), sample, nearest=nearest)
 
 
-def _entropy(foreground: np.ndarray) -> np.ndarray:
-    """Entropy of the class probabilities (background included), 0 to 1."""
-    entropy = scratch_array(foreground.shape[1:])
-    for i, plane in enumerate(np.moveaxis(foreground, 1, 0)):  # whole volumes would need several more of themselves
-        background = np.clip(1 - plane.sum(axis=0, keepdims=True), 0, 1)
-        shares = np.clip(np.concatenate([background, plane]), 1e-7, 1)
-        entropy[i] = (-(shares * np.log(shares)).sum(axis=0) / np.log(len(shares))).clip(0, 1)
-    return entropy
-
-
 def _peak_memory_mb() -> int | None:
     try:
         import resource
@@ -296,14 +305,14 @@ def _peak_memory_mb() -> int | None:
     return int(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-def _summary(out: Path, scans: Path, record: RunRecord, failed: Mapping[str, str]) -> dict[str, Any]:
+def _summary(out: Path, scans: Path, model: Path | str, failed: Mapping[str, str]) -> dict[str, Any]:
     manifests, damaged = read_manifests(out)
     for problem in damaged.values():
         _log.warning("%s; summary.json goes without it", problem)
     keys = ("case", "source", "method", "named_by", "ml", "trained_on_this_case", "seconds", "peak_memory_mb")
     return {
         "scans": str(scans.resolve()),
-        "run": str(record.folder.resolve()),
+        "run": str(model.resolve()) if isinstance(model, Path) else model,
         "cases": [{key: manifest[key] for key in keys} for manifest in manifests],
         "failed": dict(failed),
     }

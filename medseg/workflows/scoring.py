@@ -15,7 +15,7 @@ from medseg.files import hash_file, read_json, read_record, require_folder
 from medseg.naming.classes import read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
-from medseg.runs import METHODS, versions
+from medseg.runs import DIRECT_METHODS, METHODS, versions
 from medseg.scans.folders import find_cases, find_references
 from medseg.scans.grids import require_same_grid
 from medseg.scans.readers import grid_of, read_image, read_labels
@@ -100,8 +100,9 @@ def _lost(aggregates: Sequence[Mapping[str, Any]], method: str) -> list[str]:
     """A line for each rival of the same run that has the higher mean Dice over all foreground."""
     means = {entry["method"]: entry["spreads"]["dice"]["mean"] for entry in aggregates if entry["structure"] == UNION}
     own = means.get(method)
-    rivals = [name for name in METHODS if name != method and None not in (own, means.get(name)) and means[name] > own]
-    return [f"{name} on the same features has the higher mean Dice here ({means[name]:.3f})" for name in rivals]
+    known = (*METHODS, *DIRECT_METHODS)
+    rivals = [name for name in known if name != method and None not in (own, means.get(name)) and means[name] > own]
+    return [f"{name} has the higher mean Dice here ({means[name]:.3f})" for name in rivals]
 
 
 def require_region(region: str) -> None:

@@ -35,6 +35,7 @@ from medseg.stego.settings import StegoSettings, settings_from_preset
 from medseg.stego.training import StegoRun, train
 from medseg.workflows import parts
 from medseg.workflows.naming import name_method, require_naming, write_cards
+from medseg.workflows.students import needs_student, student_of_run
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +80,19 @@ def train_run(
     if not training:
         raise MedsegError(f"{scans} must hold a scan to train on, got {len(held_out)} given for val or test; add some")
     parts.say_estimate(training, resolved, training=True)
-    backbones = parts.load_backbones(resolved.features, fabric.device)
+    if "student" not in resolved.features.backbone:
+        parts.load_backbones(resolved.features, fabric.device)  # weights are there, or it is said before long work
     if fabric.is_global_zero:
         start_run(run, resolved, training=training, held_out=held_out, scans=scans, device=str(fabric.device))
     fabric.barrier()
     record = RunRecord(run, resolved, {})
-    stores, failed = _store_cases(training, record, backbones, fabric)
+    student, failed = None, dict[str, str]()
+    if needs_student(resolved):
+        student, failed = student_of_run(training, record.student, record.store, resolved, fabric)
+        training = tuple(case for case in training if case.case_id not in failed)
+    backbones = parts.load_backbones(resolved.features, fabric.device, student=student)
+    stores, unused = _store_cases(training, record, backbones, fabric)
+    failed |= unused
     labels, unfit = _label_patches(stores, training, listing, resolved)
     failed |= unfit
     if fabric.is_global_zero:
@@ -95,23 +103,31 @@ def train_run(
     geometry = parts.patch_geometry(resolved.patches)
     pairs = find_pairs(dataset, neighbours=settings.neighbours, slice_distance=resolved.stego.neighbour_slices)
     identity = hash_content([[store.key for store in stores], parts.feature_facts(backbones, geometry)])
-    try:
-        found = train(
-            dataset,
-            pairs,
-            settings,
-            run_dir=run,
-            fabric=fabric,
-            seed=resolved.run.seed,
-            identity=identity,
-            view_features=parts.view_features(backbones, geometry, fabric.device),
-        )
-    except OSError as error:  # of TensorBoard and the like, which do not name the file
-        reason = why_not_written(error)
-        raise CannotWriteError(f"{run} must be writable, got {reason}; free space or choose another --run") from error
-    if fabric.is_global_zero:
-        _name_methods(found, dataset, record, parts.feature_facts(backbones, geometry))
+    voters: list[StegoRun] = []
+    for number, folder in enumerate(record.voters):
+        if number:
+            _log.info("voter %d of %d", number + 1, len(record.voters))
+        try:
+            found = train(
+                dataset,
+                pairs,
+                settings,
+                run_dir=folder,
+                fabric=fabric,
+                seed=resolved.run.seed + number,
+                identity=identity,
+                view_features=parts.view_features(backbones, geometry, fabric.device),
+            )
+        except OSError as error:  # of TensorBoard and the like, which do not name the file
+            reason = why_not_written(error)
+            raise CannotWriteError(
+                f"{run} must be writable, got {reason}; free space or choose another --run"
+            ) from error
+        if fabric.is_global_zero:
+            _name_methods(found, dataset, folder, resolved, parts.feature_facts(backbones, geometry))
+        voters.append(found)
     fabric.barrier()
+    found = voters[0]
     if not fabric.is_global_zero:
         return {"lines": [], "failed": {}}
     health = found.health
@@ -125,7 +141,7 @@ def train_run(
         "mean_code_cosine": health.mean_cosine,
         "effective_rank": health.effective_rank,
         "clusters_used": health.clusters_used,
-        "alarms": list(health.alarms),
+        "alarms": [alarm for voter in voters for alarm in voter.health.alarms],
         "failed": failed,
     }
 
@@ -136,7 +152,7 @@ def stego_settings(config: Config) -> StegoSettings:
     Raises:
         MedsegError: the preset is unknown, or two numbers do not fit together.
     """
-    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices"})
+    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices", "voters"})
     return settings_from_preset(
         config.stego.preset,
         **{name: value for name, value in numbers.items() if value is not None},
@@ -186,6 +202,7 @@ def _store_case(case: Case, record: RunRecord, backbones: Sequence[Any], key: st
             seed=config.run.seed,
             image=np.asarray(sample["image"][0]),
         )
+        sample = parts.add_maps(sample, backbones, device)
         try:
             extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
         except MedsegError as error:
@@ -239,14 +256,16 @@ def _label_patches(
     return found, failed
 
 
-def _name_methods(found: StegoRun, dataset: PatchDataset, record: RunRecord, facts: Mapping[str, Any]) -> None:
-    """Measure the clusters of every method, name them, and say why."""
+def _name_methods(
+    found: StegoRun, dataset: PatchDataset, voter: Path, config: Config, facts: Mapping[str, Any]
+) -> None:
+    """Measure the clusters of every method of a voter, name them, and say why."""
     points = found.points
     measurements = {"brightness": points.image, "salience": points.salience}
     uniform = ~points.salient
     labels = _labels_at(found, dataset)
     for name, method in found.methods.items():
-        folder = record.method_folder(name)
+        folder = voter / "methods" / name
         write_cards(
             folder,
             found.assignments[name],
@@ -256,13 +275,13 @@ def _name_methods(found: StegoRun, dataset: PatchDataset, record: RunRecord, fac
             labels=None if labels is None else np.where(uniform, labels, -1),
         )
         parts.write_facts(folder, facts)
-        naming = name_method(folder, record.config.naming, clusters=method.clusters)
+        naming = name_method(folder, config.naming, clusters=method.clusters)
         write_classes(folder / "classes.yaml", naming)
         _log.info("%s: names by %s", name, naming.named_by)
         for reason in naming.reasons:
             _log.info("  %s", reason)
-        if name == record.config.reconstruct.method:
-            write_classes(record.folder / "classes.yaml", naming)
+        if name == config.reconstruct.method:
+            write_classes(voter / "classes.yaml", naming)
 
 
 def _labels_at(found: StegoRun, dataset: PatchDataset) -> np.ndarray | None:

@@ -57,7 +57,7 @@ def image(scans: Path) -> Path:
     return scans / "phantom_001_img.nii.gz"
 
 
-def train(scans: Path, folder: Path, *more: str, config: str | Path = "tof_mra") -> list[str]:
+def train(scans: Path, folder: Path, *more: str, config: str | Path = "tof_mra_bank") -> list[str]:
     return ["train", str(config), "--scans", str(scans), "--run", str(folder), *SMALL, *more]
 
 
@@ -303,7 +303,7 @@ def test_a_wrong_option_of_score_is_said(
 
 
 def test_wrong_references_are_said_before_training(scans: Path, tmp_path: Path, capsys: CapSys) -> None:
-    everything = ["run", "tof_mra", "--scans", str(scans), "-o", str(tmp_path / "out"), *SMALL]
+    everything = ["run", "tof_mra_bank", "--scans", str(scans), "-o", str(tmp_path / "out"), *SMALL]
     assert "nowhere" in mistake(capsys, [*everything, "--references", str(tmp_path / "nowhere")])
     assert "--region" in mistake(capsys, [*everything, "--region", "foot"])
     assert not (tmp_path / "out").exists()
@@ -408,7 +408,7 @@ def test_a_file_where_a_folder_should_be_is_said_before_any_work(
         train(scans, tmp_path / "run", "--set", f"features.store={out}"),
         reconstruct(trained, scans, out),
         score(results, scans, "-o", str(out)),
-        ["run", "tof_mra", "--scans", str(scans), "-o", str(out)],
+        ["run", "tof_mra_bank", "--scans", str(scans), "-o", str(out)],
         ["demo", "-o", str(out)],
         ["phantom", "vessels", "-o", str(out)],
     ):

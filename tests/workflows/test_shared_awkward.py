@@ -38,7 +38,9 @@ def reconstruct(tmp_path_factory: pytest.TempPathFactory) -> Reconstruct:
     work = tmp_path_factory.mktemp("awkward")
     write_phantoms(work / "scans", cases=1, seed=5, shape=(36, 32, 28), spacing=(0.7, 0.7, 0.8))
     changes = [part for change in _SMALL for part in ("--set", change)]
-    assert run(["train", "tof_mra", "--scans", str(work / "scans"), "--run", str(work / "run"), "-q", *changes]) == 0
+    assert (
+        run(["train", "tof_mra_bank", "--scans", str(work / "scans"), "--run", str(work / "run"), "-q", *changes]) == 0
+    )
 
     def once(name: str) -> Path:
         out = work / str(_SCANS.index(name))

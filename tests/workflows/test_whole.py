@@ -17,6 +17,7 @@ from medseg.phantoms.vessels import write_phantoms
 
 SMALL = [
     "--set", "stego.steps=6", "--set", "stego.batch=4", "--set", "patches.per_case=12", "--set", "patches.size=24",
+    "--set", "student.steps=4", "--set", "student.window=16", "--set", "stego.voters=2",
     "--set", "stego.fit_points=800", "--set", "prepare.brain_mask=none", "--set", "run.checkpoint_every=2",
 ]  # fmt: skip
 
@@ -49,7 +50,8 @@ def test_everything_the_formats_promise_is_there(whole: Path) -> None:
     case = "phantom_001"
     of_the_case = ["seg.nii.gz", "prob.nii.gz", "uncertainty.nii.gz", "region.nii.gz", "manifest.json"]
     others = [
-        f"comparison/{case}_kmeans.nii.gz", f"comparison/{case}_untrained.nii.gz", "labels.txt", "labels.ctbl",
+        *(f"comparison/{case}_{name}.nii.gz" for name in ("kmeans", "untrained", "student", "flux")),
+        "labels.txt", "labels.ctbl", "run/student/student.safetensors", "run/voters/2/methods/stego/classes.yaml",
         "classes.yaml", f"plots/{case}_mip.png", f"plots/{case}_overlay.png", "scores.csv", "scores.json",
         "evaluation_results.txt", "summary.json", "run/run.yaml", "run/metrics.csv", "run/classes.yaml",
     ]  # fmt: skip

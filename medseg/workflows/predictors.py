@@ -1,0 +1,185 @@
+"""This file gathers what turns a prepared scan into class probabilities: of a trained run, or of methods without one.
+
+*Fitted* methods are clusterings with names; *direct* ones, the student and the flux rule, say "vessel" themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from medseg.config import Config
+from medseg.errors import MedsegError
+from medseg.features.student.student import Student, load_student
+from medseg.files import hash_content
+from medseg.naming.classes import Naming
+from medseg.naming.rulebook import load_rules
+from medseg.patches.slicing import PatchGeometry
+from medseg.reconstruction.direct import flux_probability
+from medseg.reconstruction.predict import Method, Prediction, Voter, predict_case
+from medseg.reconstruction.uncertainty import Agreement
+from medseg.runs import DIRECT_METHODS, METHODS, RunRecord
+from medseg.workflows import parts
+from medseg.workflows.naming import name_method
+from medseg.workflows.students import earlier_rounds
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Everything that all cases of one call share.
+
+    Attributes:
+        main: the method whose masks become the result.
+        naming: classes of each method, main first, then those it is compared with.
+        fitted: the clusterings among them.
+        backbones: what the clusterings see; the student among them gives its own answer too.
+        geometry: of the windows.
+        model_hash: stands for everything that was trained.
+        trained_on: whether a scan with this SHA-256 was trained on.
+        rounds: students of earlier rounds, asked for the uncertainty only.
+    """
+
+    main: str
+    naming: Mapping[str, Naming]
+    fitted: Mapping[str, Method]
+    backbones: Sequence[Any]
+    geometry: PatchGeometry
+    model_hash: str
+    trained_on: Callable[[str], bool]
+    rounds: Sequence[Student] = field(default=())
+
+    @property
+    def values(self) -> list[int]:
+        """All class values, background left out."""
+        return sorted({entry.value for naming in self.naming.values() for entry in naming.classes})
+
+    def predict(
+        self, sample: Mapping[str, Any], config: Config, device: torch.device
+    ) -> tuple[dict[str, Float[np.ndarray, "c i j k"]], Agreement]:
+        """Class probabilities by each method on the prepared grid, and how far all that was asked agrees with main."""
+        sample = parts.add_maps(dict(sample), self.backbones, device)
+        values = self.values
+        fitted: Mapping[str, Prediction] = {}
+        if self.fitted:
+            fitted = predict_case(
+                sample,
+                self.fitted,
+                self.backbones,
+                values=values,
+                geometry=self.geometry,
+                planes=config.reconstruct.planes,
+                batch=config.reconstruct.batch,
+                device=device,
+            )
+        agreement = Agreement((len(values), *sample["image"].shape[1:]))
+        if self.main in fitted:
+            agreement.add(fitted[self.main].mean, votes=len(self.fitted[self.main].voters))
+        found = {name: prediction.median for name, prediction in fitted.items()}
+        vessel = values.index(self.naming[self.main].classes[0].value)
+        for name in DIRECT_METHODS:
+            probability = self._direct(name, sample)
+            if probability is None:
+                continue
+            agreement.add(probability[None], first=vessel)
+            if name in self.naming:
+                found[name] = np.zeros((len(values), *probability.shape), np.float32)
+                found[name][vessel] = probability
+        for student in self.rounds:
+            agreement.add(np.asarray(student.maps(sample, device)["student_probability"]), first=vessel)
+        return {name: found[name] for name in self.naming}, agreement
+
+    def _direct(self, name: str, sample: Mapping[str, Any]) -> np.ndarray | None:
+        if name == "student":
+            return np.asarray(sample["student_probability"][0]) if "student_probability" in sample else None
+        return flux_probability(parts.refinement_volume(sample))
+
+
+def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *, compare: bool) -> Predictor:
+    """The methods of a trained run.
+
+    Args:
+        record: the run.
+        config: its config, perhaps changed since.
+        device: where networks run.
+        compare: whether to take the other methods along.
+
+    Raises:
+        MedsegError: the run was not trained to the end, or on other features.
+    """
+    main = config.reconstruct.method
+    student = load_student(record.student) if (record.student / "student.json").is_file() else None
+    if main == "student" and student is None:
+        raise MedsegError(f"{record.folder} must hold a student, got none; train a run with features.backbone=student")
+    available = [name for name in (*METHODS, *DIRECT_METHODS) if name != "student" or student is not None]
+    names = [main, *(name for name in available if compare and name != main)]
+    if config.naming.source == "hand" and len(names) > 1:
+        _log.info("hand-written classes name the clusters of %s only; the other methods are left out", main)
+        names = [main]
+    backbones = parts.load_backbones(config.features, device, student=student)
+    geometry = parts.patch_geometry(config.patches)
+    naming: dict[str, Naming] = {}
+    fitted: dict[str, Method] = {}
+    for name in names:
+        if name in DIRECT_METHODS:
+            naming[name] = direct_naming(config, name)
+            continue
+        if not record.has_method(name):
+            raise MedsegError(
+                f"{record.folder} must be trained to the end, got no method {name}; "
+                "run the same `medseg train` again to go on"
+            )
+        voters = []
+        for number, folder in enumerate(record.method_folders(name)):
+            clusterer = parts.load_clusterer(folder, backbones, geometry, device)
+            named = name_method(folder, config.naming, clusters=clusterer.clusters)
+            voters.append(Voter(clusterer, named.class_of_cluster))
+            if number == 0:
+                naming[name] = named
+            elif named.empty_classes:
+                _log.warning("voter %d of %s has no cluster for %s", number + 1, name, ", ".join(named.empty_classes))
+        fitted[name] = Method(tuple(voters))
+    if not fitted and main != "student":
+        backbones = []
+    return Predictor(
+        main, naming, fitted, backbones, geometry, record.run_hash(), record.trained_on, earlier_rounds(record.student)
+    )
+
+
+def predictor_without_run(
+    method: str, student: Student | None, config: Config, *, adapted_to: Sequence[str] = (), rounds: Path | None = None
+) -> Predictor:
+    """A direct method by itself.
+
+    Args:
+        method: `student` or `flux`.
+        student: the network; None with the rule.
+        config: says the classes.
+        adapted_to: SHA-256 of the scans that the student was trained on.
+        rounds: folder of the student's training, if it was trained here.
+    """
+    model = hash_content([method, student.fingerprint if student else None])
+    return Predictor(
+        method,
+        {method: direct_naming(config, method)},
+        {},
+        [student] if student else [],
+        parts.patch_geometry(config.patches),
+        model,
+        frozenset(adapted_to).__contains__,
+        earlier_rounds(rounds) if rounds else (),
+    )
+
+
+def direct_naming(config: Config, method: str) -> Naming:
+    """The first class of the rules, which a direct method finds without clusters."""
+    entry = load_rules(config.naming.rules)[0].entry
+    return Naming((replace(entry, clusters=()),), "rules", (f"{entry.name}: {method} finds it without clusters",))
