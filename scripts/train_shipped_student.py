@@ -50,14 +50,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("-o", "--out", type=Path, default=SHIPPED, help="where the student goes")
     parser.add_argument("--cases", type=int, default=24, help="training phantoms")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=2)
     asked = parser.parse_args(arguments)
     start_logging(quiet=False, verbose=False)
 
     config = load_config("tof_mra")
     fabric = parts.start_fabric(config.run)
-    volumes = [training_volume(asked.work, asked.seed, number) for number in track(range(asked.cases), "phantoms", asked.cases)]
+    numbers = track(range(asked.cases), "phantoms", asked.cases)
+    volumes = [training_volume(asked.work, asked.seed, number) for number in numbers]
     settings = StudentSettings(rounds=1, steps=asked.steps, batch=asked.batch)
     trained = train_student(volumes, settings, run_dir=asked.work / "training", fabric=fabric, seed=asked.seed)
     rows = [compare(trained, case) for case in track(TEST_FAMILY, "test phantoms", len(TEST_FAMILY))]
@@ -91,14 +92,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def training_volume(work: Path, seed: int, number: int) -> StudentVolume:
-    """One phantom of the training family with its exact labels, made once."""
+def training_volume(work: Path, seed: int, number: int, side: int = 128) -> StudentVolume:
+    """One phantom of the training family, `side` voxels wide, with its exact labels, made once."""
     key = hash_content([seed, number])
     folder = work / "volumes" / key[:16]
     if known := open_volume(folder, key):
         return known
     rng = np.random.default_rng([seed, number])
-    phantom = make_vessel_phantom(**training_settings(rng))
+    phantom = make_vessel_phantom(**training_settings(rng, side=side))
     sample = prepare(work / "scans", f"training_{number:03d}", phantom, masked=number % _UNMASKED_EVERY != 0)
     labels = np.where(phantom.label > 0, YES, NO).astype(np.uint8)
     labels[phantom.other_vessels > 0] = UNKNOWN

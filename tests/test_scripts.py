@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 from medseg.errors import MedsegError
+from medseg.features.student.student import shipped_student
 from medseg.files import hash_file
+from medseg.phantoms.hard import hard_case
 from medseg.phantoms.vessels import write_phantoms
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = [
     "stego.steps=4", "stego.batch=4", "patches.per_case=12", "patches.size=24", "stego.fit_points=600",
-    "prepare.brain_mask=none",
+    "prepare.brain_mask=none", "student.steps=0", "stego.voters=1",
 ]  # fmt: skip
 
 
-def main_of(name: str) -> Callable[[list[str]], int]:
+def module_of(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
+
+
+def main_of(name: str) -> Callable[[list[str]], int]:
+    return module_of(name).main
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +61,20 @@ def test_another_size_scheme_or_seed_trains_another_model(scans: Path, tmp_path:
 def test_a_size_of_5_is_an_error_because_5_percent_is_meant(tmp_path: Path) -> None:
     with pytest.raises(MedsegError, match="5%"):
         main_of("volume_reconstruction")(["--dataset_name", "R", "--n_size", "5", "--scans", str(tmp_path)])
+
+
+def test_the_shipped_student_learns_exact_labels_and_no_vein(tmp_path: Path) -> None:
+    script = module_of("train_shipped_student")
+    volume = script.training_volume(tmp_path, seed=0, number=1, side=48)
+    labels = np.array(volume.labels)
+    assert set(np.unique(labels)) <= {0, 1, 2}
+    assert (labels[np.array(volume.region) == 0] == 2).all()
+    assert script.training_volume(tmp_path, seed=0, number=1, side=48).key == volume.key
+
+
+def test_the_shipped_student_is_compared_with_the_rule_inside_the_brain_mask() -> None:
+    small = replace(hard_case("aneurysm"), shape=(64, 64, 48))
+    row = module_of("train_shipped_student").compare(shipped_student(), small)
+    assert row["case"] == "aneurysm"
+    for method in ("flux", "gated student"):
+        assert 0.5 < row[method]["dice"] <= 1

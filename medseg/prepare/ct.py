@@ -8,7 +8,7 @@ that point to R, A, S; `spacing` is the voxel size in mm along i, j, k.
 The rule that takes bone away, in its order:
 
 1. The plateau is measured on voxels as even as soft tissue and well above it. Spongy bone is bright, but uneven.
-2. Lumen seeds are even voxels above half of the plateau; what has a brighter shell is marrow, and no seed.
+2. Lumen seeds are pieces of even voxels above half of the plateau.
 3. Bone seeds are dense pieces, unless most of a piece lies close to a lumen: that is calcification or a stent.
 4. Both kinds of seeds grow, at first through what is brighter than half of the plateau, then through all that is
    brighter than tissue, and meet where the grey value changes most (a watershed). So a vessel that touches bone is cut
@@ -61,10 +61,6 @@ EVENNESS = 1.5
 """Largest local sd of an even voxel, in local sd of soft tissue: noise reaches it, spongy bone and walls exceed it."""
 SEED_MM3 = 30.0
 """Smallest lumen seed: a few mm of an artery of 1.5 mm radius, more than grain gives."""
-SHELL_SHARE = 0.2
-"""Share of an even piece's surroundings that is brighter than itself from which on it is marrow in its shell."""
-SURROUNDINGS_MM = 3.0
-"""How far around an even piece is looked: the blurred wall and a shell behind it."""
 DENSE_ABOVE_PLATEAU_HU = 100.0
 """Rise above the plateau that is no contrast in blood, if noise allows."""
 DENSE_SD = 3.0
@@ -74,7 +70,10 @@ BONE_SEED_MM3 = 10.0
 CALCIFICATION_MM = 4.0
 """Distance from a lumen seed within which most of a calcification lies: the wall, and the rim that is no seed."""
 MARROW_SURFACE = 0.25
-"""Share of a grown lumen's surface that touches bone from which on it was marrow: vessels cross bone or lie beside it."""
+"""Share of a grown lumen's surface that touches bone from which on it was marrow: vessels only pass by bone."""
+MARROW_SHELL = 0.15
+"""Share of a grown lumen that is brighter than its seeds from which on it was marrow with its shell: in a vessel only
+calcification is brighter, and that is little."""
 METAL_HU = 2500.0
 """Above it nothing is bone: stents, clips, coils, wires, teeth's fillings."""
 BODY_HU = -300.0
@@ -148,10 +147,15 @@ def find_parts(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> CtParts:
     half = (tissue + level) / 2
     dense_hu = level + max(DENSE_ABOVE_PLATEAU_HU, DENSE_SD * noise)
     dense = image > dense_hu
-    even &= (mean > half) & ~dense
-    lumen = _lumen_seeds(even, image, mean, noise, spacing)
+    labels, _, mm3 = _pieces(even & (mean > half) & ~dense, spacing)
+    mm3[0] = 0
+    lumen = (mm3 >= SEED_MM3)[labels]
     bone_seeds, calcification = _sorted_dense_pieces(dense, lumen, spacing)
-    owner = _owners(image, lumen, bone_seeds, levels=(half, tissue + ENHANCED_HU), spacing=spacing)
+    steepness = ndimage.gaussian_gradient_magnitude(image.astype(np.float32), [0.5 * min(spacing) / h for h in spacing])
+    owner = lumen.astype(np.int32) + 2 * bone_seeds
+    for threshold in (half, tissue + ENHANCED_HU):
+        owner = watershed(steepness, owner, mask=(image > threshold) | (owner > 0))
+        owner[_marrow(owner, image, lumen, DENSE_SD * noise)] = 2
     rim = ndimage.binary_dilation(owner == 2, ndimage.generate_binary_structure(3, 1))
     return CtParts(
         tissue_hu=tissue,
@@ -239,21 +243,6 @@ def _pieces(mask: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray,
     return labels, voxels, voxels * float(np.prod(spacing))
 
 
-def _lumen_seeds(even: np.ndarray, image: np.ndarray, mean: np.ndarray, noise: float, spacing: Spacing) -> np.ndarray:
-    """The even pieces that are large enough and have no brighter shell."""
-    labels, voxels, mm3 = _pieces(even, spacing)
-    level = np.bincount(labels[even], mean[even], len(voxels)) / np.maximum(voxels, 1)
-    around = ndimage.maximum_filter(labels, [2 * max(1, round(SURROUNDINGS_MM / h)) + 1 for h in spacing])
-    around[even] = 0
-    outside = around > 0
-    near = around[outside]
-    shell = near[image[outside] > level[near] + DENSE_SD * noise]
-    counts = [np.bincount(numbers, minlength=len(voxels)) for numbers in (near, shell)]
-    kept = (mm3 >= SEED_MM3) & (counts[1] < SHELL_SHARE * np.maximum(counts[0], 1))
-    kept[0] = False
-    return kept[labels]
-
-
 def _sorted_dense_pieces(dense: np.ndarray, lumen: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Bone seeds and calcification: by the share of each dense piece that lies close to a lumen."""
     labels, voxels, mm3 = _pieces(dense, spacing)
@@ -268,25 +257,23 @@ def _sorted_dense_pieces(dense: np.ndarray, lumen: np.ndarray, spacing: Spacing)
     return bone[labels], beside[labels]
 
 
-def _owners(
-    image: np.ndarray, lumen: np.ndarray, bone_seeds: np.ndarray, *, levels: Sequence[float], spacing: Spacing
-) -> np.ndarray:
-    """1 where lumen seeds, 2 where bone seeds come first, through voxels above one level after the other."""
-    steepness = ndimage.gaussian_gradient_magnitude(image.astype(np.float32), [0.5 * min(spacing) / h for h in spacing])
-    owner = lumen.astype(np.int32) + 2 * bone_seeds
-    for level in levels:
-        owner = watershed(steepness, owner, mask=(image > level) | (owner > 0))
-        owner[_marrow(owner, spacing)] = 2
-    return owner
-
-
-def _marrow(owner: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """The lumen's pieces that touch bone over too much of their surface."""
-    labels, voxels, _ = _pieces(owner == 1, spacing)
+def _marrow(owner: np.ndarray, image: np.ndarray, lumen: np.ndarray, margin_hu: float) -> np.ndarray:
+    """The grown lumens that lie in bone: they touch what bone has won, or hold a shell brighter than their seeds."""
+    labels = cc3d.connected_components(owner == 1, connectivity=26)
     around = ndimage.maximum_filter(labels, 3)
     around[labels > 0] = 0
-    surface = np.bincount(around.reshape(-1), minlength=len(voxels))
-    touching = np.bincount(around[owner == 2], minlength=len(voxels))
-    marrow = touching > MARROW_SURFACE * surface
+    voxels, surface, touching = (
+        np.bincount(numbers.reshape(-1), minlength=int(labels.max()) + 1)
+        for numbers in (labels, around, around[owner == 2])
+    )
+    level = np.zeros(len(voxels))
+    seeds = lumen & (owner == 1)
+    order = np.lexsort((image[seeds], labels[seeds]))
+    counts = np.bincount(labels[seeds], minlength=len(voxels))
+    last = np.cumsum(counts) - 1
+    seeded = counts > 0
+    level[seeded] = image[seeds][order][(last - 0.1 * counts).astype(int)[seeded]]  # the 90th percentile of each piece
+    brighter = np.bincount(labels[image > level[labels] + margin_hu], minlength=len(voxels))
+    marrow = (touching > MARROW_SURFACE * surface) | (brighter > MARROW_SHELL * voxels)
     marrow[0] = False
     return marrow[labels]

@@ -34,7 +34,9 @@ THIN_RADIUS_MM, WIDE_RADIUS_MM = 0.5, 1.0
 DEPTH_VOXELS = 1 << 22
 """Voxels whose distances are measured at a time."""
 EDGE_SALIENCE = 0.22
-"""Least q inside the wall, below the core's .3; .12 after a network, which has better reasons than q."""
+"""Least q inside the wall, below the core's .3."""
+NOISY_EDGE_SALIENCE = 0.12
+"""The same for a network's mask in strong noise: a network has better reasons than q there."""
 
 WEAK_SALIENCE = 0.45
 """q below which a part of a vessel is judged by itself: strands of fat that touch a vessel hardly exceed it."""
@@ -77,6 +79,15 @@ def keep_touching(mask: Bool[np.ndarray, "i j k"], core: Bool[np.ndarray, "i j k
     positions, component, count = _grouped(mask)
     kept = np.zeros(count, bool)
     kept[component[core.reshape(-1)[positions]]] = True
+    return _painted(mask.shape, positions[kept[component]])
+
+
+def keep_by_median(
+    mask: Bool[np.ndarray, "i j k"], values: Float[np.ndarray, "i j k"], least: float
+) -> Bool[np.ndarray, "i j k"]:
+    """Keep the components of the mask whose median value exceeds `least`."""
+    positions, component, _ = _grouped(mask)
+    kept = _group_medians(values.reshape(-1)[positions], component) > least
     return _painted(mask.shape, positions[kept[component]])
 
 

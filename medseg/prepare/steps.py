@@ -234,6 +234,7 @@ class FluxMapsd(MapTransform):
                 spacing,
                 radii_mm=self.radii_mm,
                 core_share_max=CORE_SHARE_MAX if self.modality == "tof" else BODY_CORE_SHARE_MAX,
+                exclude_thick=self.modality == "tof",
                 noise_region=_volume(data["soft_tissue"]).view(bool) if "soft_tissue" in data else None,
             )
             alarm = self._why_none(data, maps.signal) or maps.alarm

@@ -19,11 +19,14 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
 from medseg.prepare.edges import (
+    EDGE_SALIENCE,
+    NOISY_EDGE_SALIENCE,
     drop_small_components,
     drop_unlike_tubes,
     drop_weak_sheets,
     half_maximum_edge,
     hysteresis,
+    keep_by_median,
     keep_touching,
     radius_edge,
 )
@@ -31,6 +34,8 @@ from medseg.prepare.flux import RADII_MM, length_unit, oriented_flux, scratch_ar
 from medseg.prepare.objects import thick_objects
 
 __all__ = [
+    "EDGE_SALIENCE",
+    "NOISY_EDGE_SALIENCE",
     "FluxMaps",
     "drop_small_components",
     "drop_unlike_tubes",
@@ -40,6 +45,7 @@ __all__ = [
     "flux_rule",
     "half_maximum_edge",
     "hysteresis",
+    "keep_by_median",
     "keep_touching",
     "local_contrast",
     "oriented_flux",
@@ -187,6 +193,7 @@ def flux_maps(
     radii_mm: Sequence[float] = RADII_MM,
     core_share_max: float = CORE_SHARE_MAX,
     noise_region: Bool[np.ndarray, "i j k"] | None = None,
+    exclude_thick: bool = True,
 ) -> FluxMaps:
     """Measure salience, tubularity and contrast of one volume, and the numbers that standardise them.
 
@@ -200,13 +207,15 @@ def flux_maps(
         radii_mm: of the vessels looked for. The shortest and the longest should lie about as far apart as the default's
             (a factor of 7), because all other lengths follow the longest.
         core_share_max: share of the region above which the core is no vessels; more where hearts are in view.
+        exclude_thick: whether bright objects wider than any vessel are left out; not where they are hearts, which
+            vessels come from.
         noise_region: where the noise of Q is measured; None: in the whole region, nearly all of which is tissue.
     """
     unit, spacing_mm = length_unit(radii_mm), spacing
     spacing = spacing_in_units(spacing_mm, radii_mm)
     contrast, tubularity = local_contrast(j, spacing)
     salience = oriented_flux(j, spacing, radii_mm=[radius / unit for radius in radii_mm], region=region)
-    thick = thick_objects(j, spacing_mm, largest_radius=max(radii_mm))
+    thick = thick_objects(j, spacing_mm, largest_radius=max(radii_mm)) if exclude_thick else None
     looked_at = region if thick is None else region & ~thick
     for s in _slabs(j.shape):
         flux = np.where(looked_at[s], salience[s], 0)

@@ -132,15 +132,16 @@ def _gate(
 ) -> State:
     """Let the flux rule decide what is a vessel, and the network how far it reaches.
 
-    Components of the mask stay where they touch the rule's core; core voxels that the network finds at least possible
-    join them. Where noise, and not the scan's own vessels, sets the rule's thresholds, the rule misses much, and
-    components stay too that are larger than a network's specks and haze.
+    Components of the mask stay where they touch the rule's core; components of the core join them as a whole where the
+    network finds them at least possible (in the median, because it may leave the middle of a wide vessel open). Where
+    noise, and not the scan's own vessels, sets the rule's thresholds, the rule misses much, and components stay too
+    that are larger than a network's specks and haze.
     """
     core = _core(volume)
     gated = vesselness.keep_touching(state.mask, core)
     if volume.signal < vesselness.NOISE_FLOOR_MADS:
         gated |= vesselness.drop_small_components(state.mask, volume.rule_spacing, alone_mm3)
-    gated |= core & (state.probability > least_probability)
+    gated |= vesselness.keep_by_median(core, state.probability, least_probability)
     return replace(state, mask=vesselness.drop_small_components(gated, volume.rule_spacing, min_mm3))
 
 
@@ -180,8 +181,11 @@ def _weak_sheets(state: State, volume: Volume) -> State:
     return replace(state, mask=kept)
 
 
-def _radius_edge(state: State, volume: Volume, q_min: float = 0.22) -> State:
-    edge = vesselness.radius_edge(volume.image, state.mask, volume.salience, volume.rule_spacing, q_min=q_min)
+def _radius_edge(state: State, volume: Volume, q_min: float = vesselness.EDGE_SALIENCE) -> State:
+    """Move the border to the wall. Where noise sets the scale of q, walls have less of it, and the least q follows."""
+    share = min(volume.signal / vesselness.NOISE_FLOOR_MADS, 1.0)
+    least = max(q_min * share, min(q_min, vesselness.NOISY_EDGE_SALIENCE))
+    edge = vesselness.radius_edge(volume.image, state.mask, volume.salience, volume.rule_spacing, q_min=least)
     return replace(state, mask=edge)
 
 

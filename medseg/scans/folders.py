@@ -53,7 +53,8 @@ def find_cases(source: Path | Sequence[Path], *, frame: int | None = None, skip:
         if lone:
             notes.append(f"{role} without a scan: {_some(lone)}")
     case_ids = _case_ids(with_image)
-    owners = patients(case_ids, [draft.base for draft in with_image], [draft.group for draft in with_image])
+    prefix = 0 if isinstance(source, Path) else 1  # the folder of the source itself says nothing about patients
+    owners = patients(case_ids, [draft.base for draft in with_image], [draft.group[prefix:] for draft in with_image])
     taken = Counter(case_id.casefold() for case_id in case_ids)
     cases, labels, problems = [], {}, []
     for draft, case_id, patient in zip(with_image, case_ids, owners, strict=True):

@@ -134,7 +134,7 @@ def test_an_unknown_step_or_number_lists_what_there_is() -> None:
 
 
 def test_the_gate_keeps_components_with_a_core_and_adds_possible_cores() -> None:
-    """Three tubes: one that both see, a speck that only the network sees, one that the rule sees and the network half."""
+    """Three tubes: one that both see, a speck that only the network sees, one that the rule sees best."""
     sure, alone, half = tube(), np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     alone[2:5, 2:5, 2:14] = True
     half[19:22, 2:5, 2:14] = True
@@ -174,3 +174,11 @@ def test_the_gate_drops_what_is_too_small() -> None:
     given = volume(salience=(speck | tube()).astype(np.float32), tubularity=(speck | tube()).astype(np.float32))
     assert not refine(probability(speck), given, [("gate", {"min_mm3": 5.0})])[speck].any()
     assert refine(probability(tube()), given, [("gate", {"min_mm3": 5.0})])[tube()].all()
+
+
+@pytest.mark.parametrize(("signal", "kept"), [(40.0, False), (12.0, True), (7.0, True)])
+def test_in_noise_the_wall_needs_less_salience(signal: float, kept: bool) -> None:
+    truth = tube()
+    given = volume(salience=np.where(truth, 0.15, 0.0).astype(np.float32), signal=signal)
+    mask = refine(probability(truth), given, [("radius_edge", {})])
+    assert np.array_equal(mask, truth if kept else np.zeros(SHAPE, bool))
