@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     rows = [compare(trained, case) for case in track(TEST_FAMILY, "test phantoms", len(TEST_FAMILY))]
     scored = [row for row in rows if row["vessels"]]
     means = {
-        f"{method} {metric}": float(np.mean([row[method][metric] for row in scored]))
+        f"{method} {metric}": round(float(np.mean([row[method][metric] for row in scored])), 3)
         for method in ("flux", "gated student")
         for metric in ("dice", "cldice")
     }
@@ -132,7 +132,9 @@ def compare(student: Student, case: HardCase) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case.name, "vessels": bool((phantom.label * volume.region).any())}
     for method, mask in masks.items():
         scores = score_labels(mask.astype(np.uint8), phantom.label, volume.spacing, region=volume.region)[UNION]
-        row[method] = {metric: round(float(scores[metric]), 3) for metric in ("dice", "cldice")}
+        found = {metric: round(float(scores[metric]), 3) for metric in ("dice", "cldice")}
+        row[method] = found if row["vessels"] else None  # there is nothing to overlap with
+        row[f"{method}, voxels"] = int(mask.sum())
     return row
 
 
