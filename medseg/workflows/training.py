@@ -80,8 +80,9 @@ def train_run(
     if not training:
         raise MedsegError(f"{scans} must hold a scan to train on, got {len(held_out)} given for val or test; add some")
     parts.say_estimate(training, resolved, training=True)
-    if "student" not in resolved.features.backbone:
-        parts.load_backbones(resolved.features, fabric.device)  # weights are there, or it is said before long work
+    # Weights are there, or it is said before long work.
+    ready = tuple(name for name in resolved.features.backbone if name != "student")
+    parts.load_backbones(resolved.features.model_copy(update={"backbone": ready}), fabric.device)
     if fabric.is_global_zero:
         start_run(run, resolved, training=training, held_out=held_out, scans=scans, device=str(fabric.device))
     fabric.barrier()

@@ -214,3 +214,12 @@ def test_two_references_of_one_case_leave_it_out(tmp_path: Path, caplog: pytest.
     _touch(tmp_path, "a_label.nii", "a_seg.nii", "b_label.nii")
     assert list(find_references(tmp_path)) == ["b"]
     assert "a has more than one reference" in caplog.text
+
+
+def test_several_sources_are_one_listing_and_their_folders_are_no_patients(tmp_path: Path) -> None:
+    _touch(tmp_path / "first", "a_img.nii.gz", "a_mask.nii.gz", "b_img.nii.gz")
+    _touch(tmp_path / "second", "a_img.nii.gz", "c.nii.gz")
+    found = find_cases([tmp_path / "first", tmp_path / "second", tmp_path / "second" / "c.nii.gz"])
+    assert [case.case_id for case in found.cases] == ["b", "c", "first_a", "second_a"]
+    assert len({case.patient for case in found.cases}) == 4
+    assert [case.case_id for case in found.cases if case.mask] == ["first_a"]
