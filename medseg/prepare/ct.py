@@ -69,7 +69,7 @@ BONE_SEED_MM3 = 10.0
 """Smallest bone seed: smaller ones are single bright voxels."""
 CALCIFICATION_MM = 4.0
 """Distance from a lumen seed within which most of a calcification lies: the wall, and the rim that is no seed."""
-MARROW_SURFACE = 0.25
+MARROW_SURFACE = 0.4
 """Share of a grown lumen's surface that touches bone from which on it was marrow: vessels only pass by bone."""
 MARROW_SHELL = 0.15
 """Share of a grown lumen that is brighter than its seeds from which on it was marrow with its shell: in a vessel only

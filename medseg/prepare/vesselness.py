@@ -34,6 +34,7 @@ from medseg.prepare.flux import RADII_MM, length_unit, oriented_flux, scratch_ar
 from medseg.prepare.objects import thick_objects
 
 __all__ = [
+    "ALARM_MADS",
     "EDGE_SALIENCE",
     "NOISY_EDGE_SALIENCE",
     "FluxMaps",

@@ -111,19 +111,22 @@ def _flux_alarm(state: State, volume: Volume) -> State:
 def _alarm(
     state: State, volume: Volume, least_signal: float = vesselness.NOISE_MADS, most_share: float = 0.06
 ) -> State:
-    """Leave the mask empty where a network cannot be right: in pure noise, or where it calls too much a vessel.
+    """Leave the mask empty where a network cannot be right.
 
-    Unlike `flux_alarm` it lets a network try scans that are too noisy for the rule.
+    That is in pure noise, where the flux rule is silent for another reason than noise (values of another modality, say),
+    and where the network calls too much a vessel. Unlike `flux_alarm` it lets a network try scans that are too noisy
+    for the rule.
     """
     share = float(state.mask[volume.region].mean()) if volume.region.any() else 0.0
-    if volume.signal > least_signal and share <= most_share:
+    if volume.signal <= least_signal:
+        reason = f"{vesselness.NOT_FOUND}: nothing stands out from the noise"
+    elif volume.alarm is not None and volume.signal > vesselness.ALARM_MADS:
+        reason = volume.alarm
+    elif share > most_share:
+        reason = f"{vesselness.NOT_FOUND}: {100 * share:.2g} % of the region, too much for arteries"
+    else:
         return state
-    reason = (
-        f"{100 * share:.2g} % of the region looks like vessels, too much for arteries"
-        if share > most_share
-        else "nothing stands out from the noise"
-    )
-    _log.warning("%s: %s; the mask is left empty", vesselness.NOT_FOUND, reason)
+    _log.warning("%s; the mask is left empty", reason)
     return replace(state, mask=np.zeros_like(state.mask))
 
 

@@ -138,8 +138,8 @@ def add_maps(sample: dict[str, Any], backbones: Sequence[Any], device: torch.dev
 def prepared(case: Case, prepare: sections.Prepare, cache: Path, *, keep: bool = False) -> Iterator[dict[str, Any]]:
     """The prepared sample of a case, kept on disk until the block ends well, or longer with `keep`.
 
-    An interrupted run, or one that needs a scan a second time, so does not prepare it twice. The cache holds tensors and
-    plain values only, because those can be read back without running anything.
+    An interrupted run, or one that needs a scan twice, so does not prepare it again. The cache holds tensors and plain
+    values only, because those can be read back without running anything.
 
     Raises:
         MedsegError: the scan cannot be used; the message names the case.

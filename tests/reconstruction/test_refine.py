@@ -158,7 +158,14 @@ def test_where_the_rule_raised_an_alarm_the_gate_trusts_large_components_only() 
 
 @pytest.mark.parametrize(
     ("changes", "share", "kept"),
-    [({}, 0.06, True), ({"signal": 5.0}, 0.06, False), ({"signal": 6.0}, 0.06, True), ({}, 0.01, False)],
+    [
+        ({}, 0.06, True),
+        ({"signal": 5.0}, 0.06, False),
+        ({"signal": 6.0}, 0.06, True),
+        ({}, 0.01, False),
+        ({"alarm": "no vessels found: a photograph"}, 0.06, False),
+        ({"alarm": "no vessels found: noise", "signal": 8.0}, 0.06, True),
+    ],
 )
 def test_pure_noise_and_too_many_vessels_leave_an_empty_mask(
     changes: dict[str, float], share: float, kept: bool, caplog: pytest.LogCaptureFixture
