@@ -113,9 +113,9 @@ def _alarm(
 ) -> State:
     """Leave the mask empty where a network cannot be right.
 
-    That is in pure noise, where the flux rule is silent for another reason than noise (values of another modality, say),
-    and where the network calls too much a vessel. Unlike `flux_alarm` it lets a network try scans that are too noisy
-    for the rule.
+    That is in pure noise; where the flux rule is silent for another reason than noise, such as values of another
+    modality; and where the network calls too much a vessel. Unlike `flux_alarm` it lets a network try scans that are
+    too noisy for the rule.
     """
     share = float(state.mask[volume.region].mean()) if volume.region.any() else 0.0
     if volume.signal <= least_signal:
