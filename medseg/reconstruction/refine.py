@@ -109,7 +109,7 @@ def _flux_alarm(state: State, volume: Volume) -> State:
 
 
 def _alarm(
-    state: State, volume: Volume, least_signal: float = vesselness.NOISE_MADS, most_share: float = 0.06
+    state: State, volume: Volume, least_signal: float = vesselness.NOISE_MADS, most_share: float = 0.15
 ) -> State:
     """Leave the mask empty where a network cannot be right.
 
