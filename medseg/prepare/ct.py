@@ -67,8 +67,8 @@ DENSE_SD = 3.0
 """Such a rise in sd of the noise."""
 BONE_SEED_MM3 = 10.0
 """Smallest bone seed: smaller ones are single bright voxels."""
-CALCIFICATION_MM = 4.0
-"""Distance from a lumen seed within which most of a calcification lies: the wall, and the rim that is no seed."""
+CALCIFICATION_MM = 6.0
+"""Distance from a lumen seed within which most of a calcification lies: its thickness, and the lumen's uneven rim."""
 MARROW_SURFACE = 0.4
 """Share of a grown lumen's surface that touches bone from which on it was marrow: vessels only pass by bone."""
 MARROW_SHELL = 0.15
@@ -191,7 +191,8 @@ def body_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> Bool[np.nd
     factors, coarse_spacing = coarsening(spacing)
     coarse = np.maximum(block_means(image, factors), PADDING_HU)
     pieces, count = ndimage.label(coarse < BODY_HU)
-    means = ndimage.mean(coarse, pieces, np.arange(count + 1))
+    sizes = np.bincount(pieces.reshape(-1), minlength=count + 1)
+    means = np.bincount(pieces.reshape(-1), coarse.reshape(-1), count + 1) / np.maximum(sizes, 1)
     at_sides = np.zeros(count + 1, bool)
     for face in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         at_sides[face] = True

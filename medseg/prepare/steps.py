@@ -28,6 +28,8 @@ from medseg.scans.readers import grid_of, read_image, read_labels
 
 BODY_CORE_SHARE_MAX = 0.15
 """Share of a body that vessels may fill: a CT angiogram of a chest shows the chambers of the heart as well."""
+TISSUE_MAX = 1.5
+"""Tissue medians above which voxels of a contrast MRA may be vessels, and say nothing about noise."""
 COARSE_RADII = 3.0
 """Edge of a voxel, in shortest radii, above which it is said that thin vessels are lost."""
 METAL_MM3 = 50.0
@@ -235,7 +237,7 @@ class FluxMapsd(MapTransform):
                 radii_mm=self.radii_mm,
                 core_share_max=CORE_SHARE_MAX if self.modality == "tof" else BODY_CORE_SHARE_MAX,
                 exclude_thick=self.modality == "tof",
-                noise_region=_volume(data["soft_tissue"]).view(bool) if "soft_tissue" in data else None,
+                noise_region=self._noise_region(data, _volume(image)),
             )
             alarm = self._why_none(data, maps.signal) or maps.alarm
             if alarm is not None:
@@ -257,6 +259,12 @@ class FluxMapsd(MapTransform):
                     mapped, f"voxels of {size} mm are coarse for vessels of {thinnest}: thin ones are lost"
                 )
         return mapped
+
+    def _noise_region(self, data: Mapping[Hashable, Any], j: np.ndarray) -> Bool[np.ndarray, "i j k"] | None:
+        """Where grey values are noise alone; in the body vessels are too large to be outvoted."""
+        if self.modality == "cta":
+            return _volume(data["soft_tissue"]).view(bool)
+        return j < TISSUE_MAX if self.modality == "ce_mra" else None
 
     def _why_none(self, data: Mapping[Hashable, Any], signal: float) -> str | None:
         """Why this is no angiogram, from the values themselves."""

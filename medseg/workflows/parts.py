@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 # Measured on two cores: seconds per million voxels for preparation and flux, and for one reconstruction.
 _PREPARE_SECONDS, _RECONSTRUCT_SECONDS, _STEP_SECONDS = 3.0, 4.0, 0.15
+_STUDENT_STEP_SECONDS = 1.0
 _FACTS = "features.json"
 _BYTES_A_VOXEL = 32  # image, region, salience, tubularity, probability and their transient copies
 
@@ -281,7 +282,9 @@ def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bo
     millions, largest = sum(voxels) / 1e6, max(voxels)
     memory_gb = 1.9 + largest * _BYTES_A_VOXEL / 1e9
     if training:
-        seconds = millions * _PREPARE_SECONDS + config.stego.steps * _STEP_SECONDS
+        seconds = millions * _PREPARE_SECONDS + config.stego.voters * config.stego.steps * _STEP_SECONDS
+        if "student" in config.features.backbone:
+            seconds += config.student.rounds * config.student.steps * _STUDENT_STEP_SECONDS
         disk_gb = len(cases) * config.patches.per_case * config.patches.size**2 * 70 * 2 / 1e9 + sum(voxels) * 13 / 1e9
     else:
         seconds = millions * (_PREPARE_SECONDS + _RECONSTRUCT_SECONDS)

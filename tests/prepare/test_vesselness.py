@@ -363,3 +363,85 @@ def test_edges_are_the_same_whatever_is_measured_at_a_time(monkeypatch: pytest.M
     monkeypatch.setattr("medseg.prepare.edges.DEPTH_VOXELS", 24 * 22 * 3)
     slabs = radius_edge(image, core, salience, spacing), half_maximum_edge(image, core, spacing)
     assert all(one.any() and np.array_equal(one, other) for one, other in zip(whole, slabs, strict=True))
+
+
+def test_the_rule_is_the_same_at_any_scale(scan, maps):
+    j, _, spacing = scan
+    everywhere = np.ones(j.shape, bool)
+    wide = flux_maps(j, everywhere, [5 * h for h in spacing], radii_mm=[5 * radius for radius in flux_module.RADII_MM])
+    np.testing.assert_allclose(wide.salience, maps.salience, atol=1e-4)
+    np.testing.assert_allclose(wide.tubularity, maps.tubularity, atol=1e-4)
+    assert wide.alarm is None and wide.contrast_scale == pytest.approx(maps.contrast_scale)
+    np.testing.assert_array_equal(
+        flux_rule(j, everywhere, [5 * h for h in spacing], maps=wide), flux_rule(j, everywhere, spacing, maps=maps)
+    )
+
+
+def test_the_default_radii_stretch_nothing():
+    assert flux_module.length_unit(flux_module.RADII_MM) == 1
+    assert flux_module.spacing_in_units((0.3, 0.5, 0.7), flux_module.RADII_MM) == (0.3, 0.5, 0.7)
+    assert flux_module.length_unit((2.7, 5.4)) == 2
+
+
+def test_large_radii_find_what_small_ones_cannot():
+    shape, spacing = (60, 56, 40), (1.5, 1.5, 2.0)
+    distance = distance_to_axis((0.1, 0.2, 1), shape, spacing)
+    j = 1 + 2 * disc(distance, 12.0, 2.0) + noise(shape, 0.1)
+    everywhere = np.ones(shape, bool)
+    maps = flux_maps(j, everywhere, spacing, radii_mm=(3, 6, 9, 14), core_share_max=0.2, noise_region=distance > 14)
+    found = flux_rule(j, everywhere, spacing, maps=maps)
+    assert dice(found, distance < 12) > 0.9
+    assert dice(flux_rule(j, everywhere, spacing), distance < 12) < 0.5
+
+
+def test_the_rule_draws_a_tube_in_voxels_that_are_three_times_as_thick():
+    shape, spacing = (80, 80, 30), (0.3, 0.3, 0.9)
+    everywhere = np.ones(shape, bool)
+    for direction in ((0, 0, 1), (1, 0.4, 0.3)):
+        distance = distance_to_axis(direction, shape, spacing)
+        j = gaussian_filter(1 + 2 * disc(distance, 1.2), [0.2 / h for h in spacing]) + noise(shape, 0.08)
+        assert dice(flux_rule(j.astype(np.float32), everywhere, spacing), distance < 1.2) > 0.85
+
+
+def test_salience_does_not_depend_on_the_tiles(scan, maps, monkeypatch):
+    j, _, spacing = scan
+    tiled = flux_module.oriented_flux(j, spacing, tile_voxels=23)
+    monkeypatch.setattr(vesselness, "oriented_flux", lambda *_, **__: tiled)
+    np.testing.assert_allclose(flux_maps(j, np.ones(j.shape, bool), spacing).salience, maps.salience, atol=1e-4)
+
+
+def test_one_very_bright_object_does_not_set_the_contrast_of_vessels(scan, maps):
+    j, _, spacing = scan
+    bright = j.copy()
+    bright[28:32, 28:32, 20:23] = 60
+    everywhere = np.ones(j.shape, bool)
+    contrast = local_contrast(bright, spacing)[0]
+    assert vesselness._contraharmonic_mean(contrast, everywhere) > 20
+    shape = (100, 100, 60)
+    blocks = np.zeros(shape, np.float32)
+    blocks[10::20, 10::20, 10::20] = 1.0
+    blocks[30, 30, 30] = 20
+    assert vesselness._large_vessel_level(blocks, np.ones(shape, bool), (0.6, 0.6, 0.6)) == pytest.approx(1)
+    level = vesselness._large_vessel_level(maps.contrast, everywhere, spacing)
+    assert maps.contrast_scale == pytest.approx(level)
+
+
+def test_blocks_of_coarse_voxels_are_trusted_by_their_share():
+    values = np.zeros((32, 32, 32), np.float32)
+    values[4, 4, 4] = 1
+    region = np.zeros(values.shape, bool)
+    region[:6] = True  # three quarters of the first layer of blocks of 8^3 voxels, fewer than 500
+    assert len(vesselness._block_means(values, region, (1.5, 1.5, 1.5))) == 1
+    region[1:] = False
+    assert not len(vesselness._block_means(values, region, (1.5, 1.5, 1.5)))
+
+
+def test_noise_can_be_measured_where_the_caller_knows_tissue():
+    shape, spacing = (48, 48, 40), (0.6, 0.6, 0.6)
+    tube = disc(distance_to_axis((1, 1, 0.5), shape, spacing), 1.4)
+    lifted = np.maximum(1 + 2 * tube + noise(shape, 0.1), 1)  # as CT is: nothing below tissue
+    tissue = tube == 0
+    everywhere = np.ones(shape, bool)
+    elsewhere = flux_maps(lifted, everywhere, spacing, noise_region=~tissue)
+    inside = flux_maps(lifted, everywhere, spacing, noise_region=tissue)
+    assert inside.alarm is None and inside.signal > 2 * elsewhere.signal
