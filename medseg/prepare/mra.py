@@ -75,6 +75,8 @@ WALL_MM = 3.0
 """Kept around such an artery: the carotid's radius and a block."""
 LEAST_BRAIN_SHARE = 0.1
 """A brain that fills less of the volume was not found rightly."""
+AIR_SHARE = 0.3
+"""Share of the bright tissue's grey value below which is air, as for the tissue median."""
 BODY_PIECE_SHARE = 0.1
 """Size of a limb beside the largest piece of a body; smaller pieces are noise and coils."""
 LEAST_BODY_SHARE = 0.15
@@ -187,8 +189,7 @@ def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     head = largest_piece(filled_slices(closed(bright, HEAD_CLOSING_MM, spacing)))
     if not head.any():
         return head, "nothing stands out from the background"
-    sides = np.concatenate([head[[0, -1]].reshape(-1), head[:, [0, -1]].reshape(-1)])
-    if sides.mean() > BOX_SIDE_SHARE:
+    if _is_box(head):
         return head, "the head's surface is not in view"
     depth = depth_in(head, spacing)
     deep = bright & (depth > DEEP_MM)
@@ -206,6 +207,12 @@ def _coarse_brain(image: Coarse, spacing: Spacing) -> tuple[Coarse, str | None]:
     if brain.mean() < LEAST_BRAIN_SHARE:
         return brain, f"what looks like one fills only {brain.mean():.0%} of the volume"
     return brain, None
+
+
+def _is_box(content: Coarse) -> bool:
+    """Say whether the volume was cut out of the content, so that hardly any surface is in view."""
+    sides = np.concatenate([content[[0, -1]].reshape(-1), content[:, [0, -1]].reshape(-1)])
+    return bool(sides.mean() > BOX_SIDE_SHARE)
 
 
 def _tissue_level(image: Coarse, typical: float, inside: Coarse, spacing: Spacing) -> Coarse:
@@ -236,8 +243,12 @@ def body_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> Bool[np.nd
     """
     factors, coarse_spacing = coarsening(spacing)
     coarse = ndimage.gaussian_filter(block_means(image, factors), [GRAIN_MM / size for size in coarse_spacing])
-    body = filled_slices(closed(coarse > _air_threshold(coarse), HEAD_CLOSING_MM, coarse_spacing))
+    # Far from the coil tissue is dim, and a threshold between air and tissue may lie between tissue and tissue.
+    air = min(_air_threshold(coarse), AIR_SHARE * float(np.percentile(coarse, 80)))
+    body = filled_slices(closed(coarse > air, HEAD_CLOSING_MM, coarse_spacing))
     body = large_pieces(body, BODY_PIECE_SHARE)
+    if _is_box(body):
+        return np.ones(image.shape, bool)
     if body.mean() < LEAST_BODY_SHARE:
         return np.zeros(image.shape, bool)
     return spread_blocks(body.astype(np.float32), factors, image.shape) > 0.5
