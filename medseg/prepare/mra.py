@@ -79,8 +79,6 @@ AIR_SHARE = 0.3
 """Share of the bright tissue's grey value below which is air, as for the tissue median."""
 BODY_PIECE_SHARE = 0.1
 """Size of a limb beside the largest piece of a body; smaller pieces are noise and coils."""
-LEAST_BODY_SHARE = 0.15
-"""A body that fills less of the volume was not found rightly; a field of view is not made for air."""
 GIVEN_MASK_SHARE = 0.05
 """A given mask that fills less of the volume is a vessel label: vessels fill 0.1-2 %, a brain in view 20 % or more."""
 
@@ -239,18 +237,16 @@ def body_mask(image: Float[np.ndarray, "i j k"], spacing: Spacing) -> Bool[np.nd
     """Find the body: what is brighter than air, with its dark insides; also several pieces, such as two legs.
 
     Returns:
-        The mask; all False where a body cannot be told from air, as in a subtracted image.
+        The mask; all True where no surface is in view, or a body cannot be told from air, as in a subtracted image.
     """
     factors, coarse_spacing = coarsening(spacing)
     coarse = ndimage.gaussian_filter(block_means(image, factors), [GRAIN_MM / size for size in coarse_spacing])
     # Far from the coil tissue is dim, and a threshold between air and tissue may lie between tissue and tissue.
     air = min(_air_threshold(coarse), AIR_SHARE * float(np.percentile(coarse, 80)))
     body = filled_slices(closed(coarse > air, HEAD_CLOSING_MM, coarse_spacing))
-    body = large_pieces(body, BODY_PIECE_SHARE)
     if _is_box(body):
         return np.ones(image.shape, bool)
-    if body.mean() < LEAST_BODY_SHARE:
-        return np.zeros(image.shape, bool)
+    body = large_pieces(body, BODY_PIECE_SHARE)
     return spread_blocks(body.astype(np.float32), factors, image.shape) > 0.5
 
 

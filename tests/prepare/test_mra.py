@@ -164,3 +164,23 @@ def test_the_builtin_mask_agrees_with_a_given_one_and_keeps_the_label():
     )
     assert dice(found, given) > 0.9
     assert (found & given & arteries).sum() > 0.97 * (given & arteries).sum()
+
+
+def test_a_body_in_several_pieces_is_found_with_its_dark_insides():
+    rng = np.random.default_rng(6)
+    i, j, k = np.indices((84, 40, 30))
+    legs = (np.hypot(i - 17, j - 20) < 12) | (np.hypot(i - 62, j - 20) < 12)
+    marrow = np.hypot(i - 17, j - 20) < 3
+    image = np.hypot(np.where(marrow, 5, np.where(legs, 100, 0)) + rng.normal(0, 4, i.shape), rng.normal(0, 4, i.shape))
+    image *= np.exp(-k / 30)  # far from the coil
+    found = mra.body_mask(image.astype(np.float32), (2.0, 2.0, 2.0))
+    assert dice(found, legs) > 0.95 and found[marrow].all()
+
+
+def test_a_box_out_of_a_body_is_all_body_and_so_is_a_subtracted_image():
+    rng = np.random.default_rng(7)
+    box = rng.normal(100, 5, (30, 30, 20)).astype(np.float32)
+    assert mra.body_mask(box, (2.0, 2.0, 2.0)).all()
+    vessel = np.abs(rng.normal(0, 3, (60, 60, 20)))
+    vessel[28:32, 28:32] = 400
+    assert mra.body_mask(vessel.astype(np.float32), (2.0, 2.0, 2.0)).all()
