@@ -32,7 +32,10 @@ CT_BRIGHT_HU = 150.0
 HOLE_LEVEL = 0.3
 """Tissue medians around a voxel of exactly 0 from which on it is a missing value: air and bone have none around."""
 HOLES_MAX = 0.05
-"""Share of the region that may be missing: noise cut at zero leaves less in the midst of tissue."""
+"""Share of the region that may be missing: single blanked slices or metal."""
+HOLES_OVER_DIM = 3.0
+"""How many more zeros than other dark voxels lie in the midst of tissue where values are missing; noise that was cut at
+zero leaves as many of both."""
 TISSUE_LEVELS = (0.65, 1.5)
 """Grey values of ordinary tissue, tissue medians: above fluid and bone, below fat and blood."""
 DARKEST_TISSUE = 0.3
@@ -131,8 +134,9 @@ def _missing_share(j: np.ndarray, region: np.ndarray) -> float:
     zero = (j == 0) & region
     if zero.sum() <= HOLES_MAX * region.sum():
         return 0.0
-    holes = zero & (ndimage.uniform_filter(j, 3) > HOLE_LEVEL)
-    return float(holes.sum() / region.sum())
+    amid = ndimage.uniform_filter(j, 3) > HOLE_LEVEL
+    holes, dim = int((zero & amid).sum()), int(((j > 0) & (j < HOLE_LEVEL) & region & amid).sum())
+    return holes / int(region.sum()) if holes > HOLES_OVER_DIM * dim else 0.0
 
 
 def _tissue_share(j: np.ndarray, region: np.ndarray) -> float:

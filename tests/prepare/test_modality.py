@@ -73,6 +73,9 @@ def test_scattered_zeros_are_missing_values_and_blank_areas_are_not(tof):
     blank = tof.copy()
     blank[:22] = 0
     assert why(blank) is None
+    cut = np.maximum(np.random.default_rng(1).normal(0.7, 0.8, tof.shape), 0).astype(np.float32)
+    assert np.mean(cut == 0) > 0.15
+    assert "missing" not in (why(cut) or "")
 
 
 def test_grey_values_without_a_tissue_level_look_like_ultrasound():
