@@ -21,8 +21,9 @@ from medseg.errors import MedsegError
 from medseg.files import hash_content, hash_file, write_text
 from medseg.scans.cases import Case
 
-METHODS = ("stego", "kmeans", "untrained")
-"""Methods that a training fits: clusters on features, named afterwards."""
+METHODS = ("stego", "kmeans", "untrained", "linear")
+"""Methods that a training fits: clusters on features, named afterwards. `linear`, the linear probe, needs labels beside
+the training images and has classes for clusters."""
 DIRECT_METHODS = ("student", "flux")
 """Methods that say "vessel" themselves: the network taught by the flux rule, and the rule."""
 _PACKAGES = (

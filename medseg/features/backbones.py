@@ -26,6 +26,9 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError
 from medseg.features.checkpoints import read_weights, strip_prefix
 from medseg.features.frozen import FeatureName, FrozenBackbone, FrozenMaps, FrozenViT, is_plain_vit
+from medseg.features.image_bank import ImageBank
+from medseg.features.packaged import PACKAGED, packaged_model
+from medseg.features.pyramid import PYRAMID_BACKBONE, TrunkMaps
 
 Box = tuple[slice, slice, slice]
 
@@ -82,17 +85,19 @@ class VolumeBackbone(Protocol):
         ...
 
 
-def to_rgb(patches: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+def to_rgb(patches: Float[Tensor, "b c h w"], display: str = "tissue") -> Float[Tensor, "b 3 h w"]:
     """Show prepared patches to a network trained on photographs.
 
-    Brightness j in tissue medians becomes the grey value 1 - 2^-j, then ImageNet normalisation. The
-    window is fixed, so the same tissue looks the same in every patch (a window per patch throws
+    Pictures (display `rgb`) get ImageNet's normalisation as they are. In angiograms (`tissue`) brightness
+    j in tissue medians becomes the grey value 1 - 2^-j first. The window is fixed, so the same tissue looks the same in every patch (a window per patch throws
     absolute brightness away, and divides by zero on a constant one). It is strictly monotone, so no
     vessel is clipped to white however bright in-flow makes it; tissue comes to mid-grey (.5, where
     ImageNet's mean lies) and vessels of 2-4 medians to .75-.94, the steepest range left to dim ones.
 
     Args:
-        patches: In tissue medians. One channel is replicated; three (neighbouring slices) are kept as channels.
+        patches: In tissue medians, or display values 0 to 1. One channel is replicated; three (neighbouring slices, or
+            colours) are kept as channels.
+        display: `tissue` or `rgb`, as the preparation says.
 
     Raises:
         MedsegError: neither one nor three channels.
@@ -102,9 +107,9 @@ def to_rgb(patches: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
         raise MedsegError(
             f"patches for a slice backbone must have 1 or 3 channels, got {channels}; set patches.neighbours to 0 or 1"
         )
-    grey = (1 - torch.exp2(-patches.clamp(min=0))).expand(-1, 3, -1, -1)
-    mean, std = (grey.new_tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return (grey - mean) / std
+    shown = patches if display == "rgb" else 1 - torch.exp2(-patches.clamp(min=0))
+    mean, std = (shown.new_tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    return (shown.expand(-1, 3, -1, -1) - mean) / std
 
 
 def load_slice_backbone(
@@ -114,7 +119,9 @@ def load_slice_backbone(
 
     Args:
         name: A timm model (`vit_small_patch8_224.dino`, `vit_base_patch14_dinov2.lvd142m`, `resnet50`
-            ...). `NAME@STAGE` picks the stage of a CNN (`resnet50@4`; default: the deepest of stride <= 16).
+            ...). `NAME@STAGE` picks the stage of a CNN (`resnet50@4`; default: the deepest of stride <= 16);
+            `resnet50@2+3+4` joins the three maps that a feature pyramid stands on.
+            `image_bank` needs no weights, `efficientnet_lite0` takes those of the extra `offline`.
             With a checkpoint any other name is allowed: the network is then inferred from
             the tensors, with heads of 64 channels unless the name ends in `headsN`.
         checkpoint: Weights in published DINO or MoCo names (`.pth`, `.safetensors`, Lightning's `.ckpt`).
@@ -125,8 +132,12 @@ def load_slice_backbone(
         MedsegError: unknown name, weights out of reach, or a checkpoint of another network.
     """
     model_name, _, stage = name.partition("@")
+    if name == ImageBank.name:
+        return ImageBank()
     if checkpoint is not None:
         model = _model_from_file(model_name, Path(checkpoint))
+    elif model_name == PACKAGED and pretrained:
+        model = packaged_model()
     elif pretrained:
         model = _pretrained(model_name)
     else:
@@ -135,6 +146,8 @@ def load_slice_backbone(
         raise MedsegError(f"features.feature must be feat for {name}, got KK; only a plain ViT has such keys")
     if is_plain_vit(model):
         return FrozenViT(model, name, feature)
+    if name == PYRAMID_BACKBONE:
+        return TrunkMaps(model, name)
     if stage and not (stage.isdigit() and int(stage) < len(model.feature_info)):
         raise MedsegError(
             f"stage of {model_name} must be 0 to {len(model.feature_info) - 1}, got {stage}; change features.backbone"

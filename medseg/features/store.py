@@ -77,8 +77,8 @@ class StoredPatches:
         """Features of one patch, or of several with a slice or an array of indices."""
         return np.array(self._features[index])
 
-    def image(self, index: Any) -> Float16[np.ndarray, "*n h w"]:
-        """Grey values in tissue medians, one pixel a voxel (not magnified)."""
+    def image(self, index: Any) -> Float16[np.ndarray, "..."]:
+        """Grey values in tissue medians `*n h w`, or colours `*n 3 h w`, one pixel a voxel (not magnified)."""
         return np.array(self._image[index])
 
     def salience(self, index: Any) -> Float16[np.ndarray, "*n h w"]:
@@ -129,7 +129,7 @@ def store_key(
 def stored_bytes(patches: int, geometry: PatchGeometry, backbones: Sequence[Any]) -> int:
     """Disk space in bytes that so many stored patches take."""
     dim, hf, wf = feature_shape(geometry, backbones)
-    return 2 * patches * (dim * hf * wf + 2 * geometry.size**2)
+    return 2 * patches * (dim * hf * wf + 4 * geometry.size**2)  # three colours and salience
 
 
 def extract_case(
@@ -180,9 +180,12 @@ def extract_case(
         _save(place / "locations.npy", locations)
         unmagnified = replace(geometry, magnification=1, neighbours=0)
         for name in ("image", "salience"):
-            with _Rows(place / f"{name}.npy", (len(locations), geometry.size, geometry.size), 0) as file:
+            channels = sample[name].shape[0]
+            colours = (channels,) if channels > 1 else ()
+            with _Rows(place / f"{name}.npy", (len(locations), *colours, geometry.size, geometry.size), 0) as file:
                 for location in locations:
-                    file.append(cut_all(sample[name], [location], unmagnified)[:, 0].half().numpy())
+                    patch = cut_all(sample[name], [location], unmagnified)
+                    file.append((patch if colours else patch[:, 0]).half().numpy())
         _append_features(place, sample, locations, geometry, backbones, batch_size, device, writing, done)
     except OSError as error:
         raise MedsegError(

@@ -30,6 +30,11 @@ def is_volume_backbone(backbone: Any) -> bool:
     return hasattr(backbone, "features_of_box")
 
 
+def display_of(sample: Mapping[str, Any]) -> str:
+    """What the image values of a sample are: `tissue` medians, or `rgb` display values."""
+    return sample.get("facts", {}).get("display", "tissue")
+
+
 def feature_shape(geometry: PatchGeometry, backbones: Sequence[Any]) -> tuple[int, int, int]:
     """Channels, rows and columns `(d, hf, wf)` of the features of one window.
 
@@ -164,7 +169,7 @@ def _slice_features(
     """Features of patches by a slice backbone."""
     from medseg.features.backbones import to_rgb  # timm is heavy, and the filter bank needs none of it
 
-    patches = to_rgb(cut_all(sample["image"], locations, geometry).float())
+    patches = to_rgb(cut_all(sample["image"], locations, geometry).float(), display_of(sample))
     return backbone(patches.to(device)).float()
 
 

@@ -3,13 +3,14 @@
     classes:
       - {value: 1, name: vessel, colour: "#e6194b", clusters: [3], code: {scheme: SCT, value: "59820001",
          meaning: "Blood vessel"}}
-    named_by: rules            # rules | training_labels | clicks | hand | oracle
+    named_by: rules            # rules | clusters | training_labels | clicks | hand | oracle
 
-A person may write one too: without `named_by` it counts as `hand`.
+A person may write one too: without `named_by` it counts as `hand`; without `clusters` it only says what labels mean.
 """
 
 from __future__ import annotations
 
+import colorsys
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -24,11 +25,27 @@ from jaxtyping import UInt8
 from medseg.errors import MedsegError
 from medseg.files import write_text
 
-NAMED_BY = ("rules", "training_labels", "clicks", "hand", "oracle")
-"""Who gave the names. `oracle`: matched to the labels that are scored; no result, only a bound."""
+NAMED_BY = ("rules", "clusters", "training_labels", "clicks", "hand", "oracle")
+"""Who gave the names. `clusters`: nobody, each cluster is a class. `oracle`: matched to the labels that are scored; no
+result, only a bound."""
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#9a6324", "#808000")
 """Colours of classes that were given none."""
+
+
+def colour_of(position: int) -> str:
+    """The colour of the n-th class that was given none: of the palette, then ever new hues in golden steps."""
+    if position < len(PALETTE):
+        return PALETTE[position]
+    hue = position * 0.618034 % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.5 + 0.5 * (position % 2), 0.9 - 0.3 * (position % 3) / 2)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def one_class_a_cluster(clusters: int) -> Naming:
+    """Each cluster as a class of its own, with the value after its number, because 0 is the background."""
+    entries = (ClassEntry(n + 1, f"cluster {n}", colour_of(n), (n,)) for n in range(clusters))
+    return Naming(tuple(entries), "clusters", ("each cluster is a class of its own",))
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,7 @@ def read_classes(path: Path) -> Naming:
     classes = []
     for index, entry in enumerate(entries):
         where = f"class {index + 1} in {path}"
-        require_keys(entry, required=("value", "name", "clusters"), optional=("colour", "code"), where=where)
+        require_keys(entry, required=("value", "name"), optional=("clusters", "colour", "code"), where=where)
         classes.append(class_entry(entry, position=index, where=where))
     require_distinct(classes, where=str(path))
     return Naming(classes=tuple(classes), named_by=named_by, reasons=(f"classes and clusters as listed in {path}",))
@@ -158,7 +175,7 @@ def class_entry(entry: Mapping[str, Any], *, position: int, where: str) -> Class
         where: what the errors call it.
     """
     value, name = entry["value"], entry["name"]
-    colour = entry.get("colour", PALETTE[position % len(PALETTE)])
+    colour = entry.get("colour", colour_of(position))
     clusters, code = entry.get("clusters", []), entry.get("code")
     if type(value) is not int or not 1 <= value <= 255:
         raise MedsegError(f"value of {where} must be a whole number in 1..255, got {value!r}; 0 is the background")

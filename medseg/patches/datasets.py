@@ -72,7 +72,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         return len(self.store_index)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Patch `index`: features `d hf wf`, image `h w`, salience `hf wf` (the largest in each cell), labels `h w`."""
+        """Patch `index`: features `d hf wf`, image `h w` or `3 h w`, salience `hf wf` (largest in a cell), labels `h w`."""
         store, patch = self.stores[self.store_index[index]], int(self.patch_index[index])
         features = _tensor(store.features(patch))
         item = {
@@ -84,7 +84,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         if self.classes:
             labels = self.reference[self.store_index[index]]
             item["labels"] = (
-                torch.full(item["image"].shape, -1)
+                torch.full(item["image"].shape[-2:], -1)
                 if labels is None
                 else torch.from_numpy(np.asarray(labels[patch], dtype=np.int64))
             )

@@ -13,6 +13,7 @@ at *strata*, its k-means groups.
 | `C` | at random within strata, each in proportion to its size |
 | `CF`, `CFW` | farthest points in 2-D position (row, column), within strata / without |
 | `CFX`, `CFWX` | farthest points in the latent, within strata / without |
+| `five` | the four corners and the centre of every slice, `per_case` windows at most |
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from medseg.errors import MedsegError
 from medseg.patches.slicing import PatchGeometry, cut_all, plane_shape, slices_first
 
-SCHEMES = ("all", "R", "C", "CF", "CFW", "CFX", "CFWX")
+SCHEMES = ("all", "R", "C", "CF", "CFW", "CFX", "CFWX", "five")
 SALIENCE_FLOOR = 0.2
 _STRATA = 8
 _KMEANS_STEPS = 25
@@ -77,6 +78,10 @@ def sample_locations(
     _require_valid(per_case, salient_fraction, scheme, scheme_fraction, empty)
     rng = np.random.default_rng(seed)
     lengths = plane_shape(shape, geometry.plane)
+    if scheme == "five":
+        five = _corners_and_centre(lengths, geometry.size)
+        kept = np.sort(rng.permutation(len(five))[: max(1, round(scheme_fraction * min(per_case, len(five))))])
+        return five[kept]
     inside = slices_first(np.ones(shape, bool) if region is None else np.asarray(region) != 0, geometry.plane)
     strength = slices_first(np.ones(shape, np.float32) if salience is None else np.asarray(salience), geometry.plane)
     salient = np.where(inside & (strength > SALIENCE_FLOOR), np.clip(strength, 0, 1), 0)
@@ -91,6 +96,14 @@ def sample_locations(
         latent = describe_windows(lengths, geometry, locations, image=image, salience=salience)
         locations = locations[pick(scheme, locations, latent, wanted, rng)]
     return locations[np.lexsort(locations.T[::-1])]
+
+
+def _corners_and_centre(lengths: Sequence[int], size: int) -> Int[np.ndarray, "n 3"]:
+    """Five windows of every slice, fewer where they coincide, ordered by slice, row, column."""
+    slices, *last = lengths[0], *(max(length - size, 0) for length in lengths[1:])
+    rows, columns = last
+    places = {(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)}
+    return np.array([(number, *place) for number in range(slices) for place in sorted(places)], dtype=np.int64)
 
 
 def _require_valid(

@@ -20,6 +20,7 @@ from medseg.patches.slicing import PatchGeometry, grid_locations
 from medseg.prepare.vesselness import scratch_array
 from medseg.progress import track
 from medseg.reconstruction.blend import Blender
+from medseg.reconstruction.slices import slice_log_probabilities
 from medseg.stego.model import Clusterer
 
 
@@ -32,9 +33,14 @@ class Voter:
 
     def class_probabilities(
         self, features: Float[torch.Tensor, "b d hf wf"], values: Sequence[int]
-    ) -> Float[torch.Tensor, "b c hf wf"]:
+    ) -> Float[torch.Tensor, "b c _ _"]:
         """Probability of each class value: the sum over the clusters that carry it."""
-        clusters = self.clusterer.probabilities(features)
+        return self.of_clusters(self.clusterer.probabilities(features), values)
+
+    def of_clusters(
+        self, clusters: Float[torch.Tensor, "b k hf wf"], values: Sequence[int]
+    ) -> Float[torch.Tensor, "b c hf wf"]:
+        """Probability of each class value, from those of the clusters."""
         membership = torch.zeros(len(values), clusters.shape[1], device=clusters.device, dtype=clusters.dtype)
         for cluster, value in self.class_of_cluster.items():
             if value in values:
@@ -50,7 +56,7 @@ class Method:
 
     def votes(
         self, features: Float[torch.Tensor, "b d hf wf"], values: Sequence[int]
-    ) -> Float[torch.Tensor, "v b c hf wf"]:
+    ) -> Float[torch.Tensor, "v b c _ _"]:
         """Class probabilities by each voter."""
         return torch.stack([voter.class_probabilities(features, values) for voter in self.voters])
 
@@ -120,6 +126,47 @@ def predict_case(
         for blended in (*medians.values(), *means.values()):
             blended.result()
     return {name: Prediction(values, mean.get(name, values)) for name, values in median.items()}
+
+
+def predict_whole(
+    sample: Mapping[str, Any],
+    methods: Mapping[str, Method],
+    backbones: Sequence[Any],
+    *,
+    values: Sequence[int],
+    flip: bool,
+    device: torch.device,
+    magnification: int = 1,
+) -> dict[str, Prediction]:
+    """Class probabilities of every method, each axial slice seen whole, as STEGO is evaluated.
+
+    Args:
+        sample: a prepared picture or scan.
+        methods: by name.
+        backbones: the frozen slice backbones the methods were fitted on, in their order.
+        values: the class values wanted, background left out.
+        flip: whether codes are averaged over the slice and its mirror image.
+        device: where networks run.
+        magnification: pixels shown per pixel of the slice, as in training.
+
+    Returns:
+        The prediction of each method.
+    """
+    shape = tuple(sample["image"].shape[1:])
+    voters = {(name, n): voter for name, method in methods.items() for n, voter in enumerate(method.voters)}
+    clusterers = {f"{name} {n}": voter.clusterer for (name, n), voter in voters.items()}
+    found = {name: Prediction(*(np.zeros((len(values), *shape), np.float32) for _ in range(2))) for name in methods}
+    slices = slice_log_probabilities(
+        sample, clusterers, backbones, flip=flip, device=device, magnification=magnification
+    )
+    for k, answers in track(slices, f"{sample['case_id']}: slices", total=shape[2]):
+        for name, method in methods.items():
+            votes = torch.stack(
+                [voter.of_clusters(answers[f"{name} {n}"][None].exp(), values) for n, voter in enumerate(method.voters)]
+            )
+            found[name].median[..., k] = _median(votes)[0].cpu().numpy()
+            found[name].mean[..., k] = votes.mean(0)[0].cpu().numpy()
+    return found
 
 
 def _median(votes: Float[torch.Tensor, "v b c hf wf"]) -> Float[torch.Tensor, "b c hf wf"]:

@@ -20,6 +20,7 @@ from scipy import ndimage
 from medseg.errors import MedsegError
 from medseg.prepare import vesselness
 from medseg.prepare.flux import RADII_MM, spacing_in_units
+from medseg.reconstruction.dense_crf import dense_crf
 
 _log = logging.getLogger(__name__)
 
@@ -82,15 +83,17 @@ def refine(
 
 
 def require_steps(steps: Sequence[tuple[str, Mapping[str, float]]]) -> None:
-    """Check names and numbers before long work starts.
+    """Check names and numbers before long work starts; whether a step suits pictures or volumes, the config checks.
 
     Raises:
         MedsegError: a step or one of its numbers is unknown.
     """
+    functions: dict[str, Callable[..., object]] = {**STEPS, "crf": dense_crf}
     for name, numbers in steps:
-        if name not in STEPS:
-            raise MedsegError(f"reconstruct.refine must name steps among {', '.join(STEPS)}, got {name}; mend the list")
-        known = list(inspect.signature(STEPS[name]).parameters)[2:]
+        if name not in functions:
+            names = ", ".join(functions)
+            raise MedsegError(f"reconstruct.refine must name steps among {names}, got {name}; mend the list")
+        known = list(inspect.signature(functions[name]).parameters)[2:]
         for number in numbers:
             if number not in known:
                 takes = ", ".join(known) or "no numbers"

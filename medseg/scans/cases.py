@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.scans.schemes import LabelScheme
+
 _log = logging.getLogger(__name__)
 _CASES_SHOWN = 20
 
@@ -49,12 +51,14 @@ class Listing:
         labels: label file of those cases that have one.
         problems: name and one-line error of each unusable case.
         notes: what was ignored and why, and what lacks a partner.
+        scheme: what the values and colours of label pictures mean, where the data set or the user says it.
     """
 
     cases: tuple[Case, ...]
     labels: Mapping[str, Path]
     problems: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    scheme: LabelScheme | None = None
 
     def describe(self) -> list[str]:
         """Plain lines for a terminal: counts, the first cases with their partners, and notes; no problems."""
@@ -64,6 +68,10 @@ class Listing:
             f"{_count(len(self.cases), 'case')} of {_count(number_of_patients, 'patient')}, "
             f"{masks} with a brain mask, {len(self.labels)} with a label"
         ]
+        if self.scheme:
+            lines.append(
+                f"  labels are read as {self.scheme.name}: {_count(len(self.scheme.classes), 'class', 'classes')}"
+            )
         lines += [f"  {self._describe(case)}" for case in self.cases[:_CASES_SHOWN]]
         if len(self.cases) > _CASES_SHOWN:
             lines.append(f"  ... and {len(self.cases) - _CASES_SHOWN} more")
@@ -112,5 +120,5 @@ def split_by_patient(
     return tuple(case for case in cases if case.case_id not in held_out), validation
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, several: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else several or f'{noun}s'}"

@@ -2,7 +2,8 @@
 
 A *role* is image, mask (of the brain) or label. The *base* is a file name without extension and role
 suffix. The *group* is the folders of a file below the source without those that only name a role
-(`imagesTr`, `labels`), so that a scan and its label have the same group and base.
+(`imagesTr`, `labels`), so that a scan and its label have the same group and base. A picture has no brain
+mask: what is called a mask is its label.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ Role = Literal["image", "mask", "label"]
 Split = Literal["train", "val", "test"]
 
 EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr")
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".mat")
+VIDEO_EXTENSIONS = (".gif", ".mp4", ".avi", ".mov", ".mkv")
+KINDS = (
+    f"a volume ({' '.join(EXTENSIONS)}), a picture ({' '.join(PICTURE_EXTENSIONS[:2])} .tif .npy .mat ...) "
+    f"or a video (.mp4 .gif ...)"
+)
+"""What can be given, for error lines: all extensions would make them too long."""
 DATA_PARTS = (".img", ".raw", ".zraw", ".raw.gz")
 """Extensions of files that hold the voxels of a header file of the same name."""
 
@@ -34,6 +42,8 @@ _FOLDERS: tuple[tuple[Role, re.Pattern[str]], ...] = (
     ("label", re.compile(r"(?:labels?|segs?|gts?)(?P<part>tr|ts|val)?|segmentations?|references?", re.IGNORECASE)),
     ("mask", re.compile(r"(?:brain[_-]?)?masks?", re.IGNORECASE)),
 )
+_PICTURE_LABEL_FOLDER = re.compile(r"(?:true[_-]?)?masks?|annotations?|ground[_-]?truths?", re.IGNORECASE)
+_PICTURE_FOLDERS = (*_FOLDERS[:2], ("label", _PICTURE_LABEL_FOLDER))
 _SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "training": "train", "tr": "train", "test": "test"}
 _SPLIT_OF_FOLDER |= {"testing": "test", "ts": "test", "val": "val", "valid": "val", "validation": "val"}
 _OTHER_CONTRAST = re.compile(
@@ -48,7 +58,7 @@ _BIDS_SUBJECT = re.compile(r"(sub-[a-zA-Z0-9]+)(?:_|$)")
 
 @dataclass(frozen=True)
 class NamedFile:
-    """One volume file and what its name says.
+    """One file and what its name says.
 
     Args:
         path: the file.
@@ -65,13 +75,18 @@ class NamedFile:
     group: tuple[str, ...]
 
 
+def is_picture(path: PurePath) -> bool:
+    """Whether a file is a picture, an array of pixels or a video, by its name."""
+    return path.name.lower().endswith((*PICTURE_EXTENSIONS, *VIDEO_EXTENSIONS))
+
+
 def split_extension(name: str) -> tuple[str, str]:
     """A file name without its extension, and the extension in lower case (empty when it is not ours).
 
     >>> split_extension("many.dots.v2.NII.GZ")
     ('many.dots.v2', '.nii.gz')
     """
-    for extension in (*EXTENSIONS, *DATA_PARTS):
+    for extension in (*EXTENSIONS, *DATA_PARTS, *PICTURE_EXTENSIONS, *VIDEO_EXTENSIONS):
         if name.lower().endswith(extension) and len(name) > len(extension):
             return name[: -len(extension)], extension
     return name, ""
@@ -102,23 +117,35 @@ def parse_name(stem: str, *, keep_number: bool = False) -> tuple[str, Role | Non
     return stem, None
 
 
-def named_files(paths: Sequence[Path], source: Path) -> tuple[list[NamedFile], list[tuple[Path, str]]]:
-    """Role, base and group of volume files below `source`, and the files left out with the reason."""
+def named_files(
+    paths: Sequence[Path], source: Path, *, pictures: bool = False
+) -> tuple[list[NamedFile], list[tuple[Path, str]]]:
+    """Role, base and group of files below `source`, and the files left out with the reason.
+
+    Args:
+        paths: the files.
+        source: the folder that groups start from.
+        pictures: they are pictures: masks are labels, and `_0000` is a number outside of nnU-Net's folders.
+    """
     series = _numbered_series(paths)
     files, ignored = [], []
     for path in paths:
         stem = split_extension(path.name)[0]
         folders = path.parent.relative_to(source).parts
-        group, folder_role = _group(folders)
+        group, folder_role = _group(folders, _PICTURE_FOLDERS if pictures else _FOLDERS)
         numbered = _NUMBERED.fullmatch(stem)
-        if folders and _NNUNET_IMAGES.fullmatch(folders[-1]) and numbered and numbered["number"] != "0000":
+        in_nnunet = bool(folders and _NNUNET_IMAGES.fullmatch(folders[-1]))
+        if in_nnunet and numbered and numbered["number"] != "0000":
             ignored.append((path, "further channel of an nnU-Net image"))
             continue
         if _OTHER_CONTRAST.fullmatch(stem):
             ignored.append((path, "another contrast by its name"))
             continue
-        base, said = parse_name(stem, keep_number=_in_series(path, stem, series))
+        is_number = _in_series(path, stem, series) or (pictures and not in_nnunet)
+        base, said = parse_name(stem, keep_number=is_number)
         role = _role(stem, said, folder_role)
+        if pictures and role == "mask":
+            role = "label"
         if role == "image" and any(folder.lower() == "derivatives" for folder in folders):
             ignored.append((path, "image below derivatives"))
             continue
@@ -173,15 +200,24 @@ def unique_names(bases: Sequence[str], groups: Sequence[tuple[str, ...]]) -> lis
 
 def patients(case_ids: Sequence[str], bases: Sequence[str], groups: Sequence[tuple[str, ...]]) -> list[str]:
     """Whose scan each is: BIDS `sub-`, else the folder where every folder holds its own scans, else the case."""
-    folders = [tuple(part for part in group if part.lower() not in _SPLIT_OF_FOLDER) for group in groups]
-    while folders and all(folders) and len({folder[0] for folder in folders}) == 1:
-        folders = [folder[1:] for folder in folders]
-    by_folder = all(folders) and len(folders) > 1
+    folders = patient_folders(groups) or [""] * len(groups)
     found = []
     for case_id, base, group, folder in zip(case_ids, bases, groups, folders, strict=True):
         subject = next((match[1] for part in (base, *group) if (match := _BIDS_SUBJECT.match(part))), None)
-        found.append(subject or (folder[0] if by_folder else case_id))
+        found.append(subject or folder or case_id)
     return found
+
+
+def patient_folders(groups: Sequence[tuple[str, ...]]) -> list[str] | None:
+    """The folder of each scan, where every folder holds its own scans; else none.
+
+    >>> patient_folders([("train", "P1"), ("train", "P2")]), patient_folders([("P1",), ()])
+    (['P1', 'P2'], None)
+    """
+    folders = [tuple(part for part in group if part.lower() not in _SPLIT_OF_FOLDER) for group in groups]
+    while folders and all(folders) and len({folder[0] for folder in folders}) == 1:
+        folders = [folder[1:] for folder in folders]
+    return [folder[0] for folder in folders] if len(folders) > 1 and all(folders) else None
 
 
 def _role(stem: str, said: Role | None, folder_role: Role | None) -> Role:
@@ -193,12 +229,14 @@ def _role(stem: str, said: Role | None, folder_role: Role | None) -> Role:
     return said or "image"
 
 
-def _group(folders: tuple[str, ...]) -> tuple[tuple[str, ...], Role | None]:
+def _group(
+    folders: tuple[str, ...], known: Sequence[tuple[Role, re.Pattern[str]]] = _FOLDERS
+) -> tuple[tuple[str, ...], Role | None]:
     """Folders without those that name a role (their `Tr`/`Ts` stays), and the innermost such role."""
     group: list[str] = []
     found: Role | None = None
     for folder in folders:
-        for role, words in _FOLDERS:
+        for role, words in known:
             if match := words.fullmatch(folder):
                 found = role
                 group += [part] if (part := match.groupdict().get("part")) else []

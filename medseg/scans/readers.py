@@ -1,7 +1,8 @@
 """This file reads images and labels as `MetaTensor`s with an affine in mm, RAS+.
 
 An *image* has grey values, a *label file* whole numbers. The reader is a MONAI `ImageReader`, so it
-also serves `LoadImage`. A *frame* counts from 0 over everything beyond the third dimension.
+also serves `LoadImage`. A *frame* counts from 0 over everything beyond the third dimension. Pictures,
+arrays and videos are volumes too: their third axis is the frame, their unit the pixel.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from monai.utils import ensure_tuple
 from medseg.errors import MedsegError
 from medseg.scans import itk_formats, nifti
 from medseg.scans.grids import Grid
-from medseg.scans.names import EXTENSIONS, split_extension
+from medseg.scans.names import EXTENSIONS, KINDS, is_picture, split_extension
+from medseg.scans.picture_labels import read_picture_labels
+from medseg.scans.pictures import picture_grid, picture_metadata, read_picture
+from medseg.scans.schemes import LabelScheme
+from medseg.scans.values import mend_non_finite
 
 _log = logging.getLogger(__name__)
-_MOST_NON_FINITE = 0.01
 _SLICES_AT_ONCE = 16
 _LARGEST_LABEL = 255
 
@@ -38,13 +42,13 @@ class _Request:
 
 
 class ScanReader(ImageReader):
-    """MONAI reader of one frame of a scan: float32 [i, j, k] and its metadata.
+    """MONAI reader of one frame of a scan, float32 [i, j, k], or of a picture, [c, h, w, n], and its metadata.
 
     Nothing is opened before `get_data`: `LoadImage` would answer an error of `read` by trying its
     other readers, which accept what is refused here.
 
     Args:
-        frame: which frame to take, from 0; none refuses files with more than one.
+        frame: which frame to take, from 0; none refuses scans with more than one, and takes all of a picture.
     """
 
     def __init__(self, frame: int | None = None) -> None:
@@ -52,7 +56,7 @@ class ScanReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
         """Whether every name has an extension that is read here."""
-        return all(split_extension(Path(name).name)[1] in (*EXTENSIONS, ".img") for name in ensure_tuple(filename))
+        return all(_is_known(Path(name)) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[Any] | Any, **_: Any) -> _Request:
         """Note which file is wanted.
@@ -65,13 +69,16 @@ class ScanReader(ImageReader):
             raise MedsegError(f"a scan must be one file, got {len(paths)}; give one")
         return _Request(paths[0], self.frame)
 
-    def get_data(self, img: _Request) -> tuple[Float[np.ndarray, "i j k"], dict[str, Any]]:
-        """Values as float32 and metadata with the affine (RAS+, mm).
+    def get_data(self, img: _Request) -> tuple[Float[np.ndarray, "*c i j k"], dict[str, Any]]:
+        """Values as float32 and metadata with the affine (RAS+, mm; pixels in a picture).
 
         Raises:
             MedsegError: the file is missing, broken, too large, coloured, or has several frames.
         """
         path = img.path
+        if is_picture(path):
+            picture = read_picture(path, frame=img.frame)
+            return picture.numpy(), picture_metadata(path, picture.shape[1:])
         _require_known(path)
         if itk_formats.is_itk_format(path):
             itk_header = itk_formats.read_header(path)
@@ -101,6 +108,8 @@ def read_grid(path: Path) -> Grid:
     Raises:
         MedsegError: the header is missing or broken.
     """
+    if is_picture(path):
+        return picture_grid(path)
     _require_known(path)
     if itk_formats.is_itk_format(path):
         return itk_formats.read_header(path).grid
@@ -116,7 +125,8 @@ def grid_of(volume: MetaTensor) -> Grid:
 def read_image(path: Path, *, frame: int | None = None) -> MetaTensor:
     """Read the grey values of a scan, float32 [1, i, j, k] with a float64 affine (RAS+, mm).
 
-    A few voxels that are not finite (under 1 %) become the least finite value, and that is logged.
+    A picture is [c, h, w, n] from 0 to 1, see `read_picture`. A few values that are not finite
+    (under 1 %) become the least finite value, and that is logged.
 
     Args:
         path: the scan.
@@ -125,32 +135,36 @@ def read_image(path: Path, *, frame: int | None = None) -> MetaTensor:
     Raises:
         MedsegError: the file cannot be read safely, or its values carry no image.
     """
-    image = _load(path, frame)
-    finite = torch.isfinite(image.as_tensor())
-    missing = int((~finite).sum())
-    if missing >= _MOST_NON_FINITE * finite.numel():
-        raise MedsegError(
-            f"{path} must have finite values in at least 99 % of its voxels, got {missing} of {finite.numel()} "
-            "that are NaN or infinite; export it again"
-        )
-    if missing:
-        lowest = image[finite].min().item()
-        image[~finite] = lowest
-        _log.warning("%s has %d voxels that are NaN or infinite; they are set to its minimum %g", path, missing, lowest)
+    if is_picture(path):
+        image = read_picture(path, frame=frame)
+    else:
+        image = _load(path, frame)
+        mend_non_finite(path, image.as_tensor())
     if image.min() == image.max():
-        raise MedsegError(f"{path} must show something, got {image.max().item():g} in every voxel; choose another scan")
+        value = image.max().item()
+        if not is_picture(path):
+            raise MedsegError(f"{path} must show something, got {value:g} in every voxel; choose another scan")
+        _log.warning("%s shows nothing: %g in every pixel", path, value)  # one black tile or frame spoils no folder
     return image
 
 
-def read_labels(path: Path) -> MetaTensor:
+def read_labels(path: Path, scheme: LabelScheme | None = None) -> MetaTensor:
     """Read whole-number labels, uint8 [1, i, j, k] with a float64 affine (RAS+, mm).
+
+    Those of a picture are int16 [1, h, w, n] with -1 where nothing is labelled, see `read_picture_labels`.
 
     Values 0 and 255 alone are read as 0 and 1, and float files of whole numbers are read; both are
     logged. A label without foreground is allowed.
 
+    Args:
+        path: the label file.
+        scheme: which colour or stored value means which class, for pictures.
+
     Raises:
         MedsegError: the file cannot be read safely, or holds anything but whole numbers from 0 to 255.
     """
+    if is_picture(path):
+        return read_picture_labels(path, scheme)
     values = _load(path, None)
     broken = values.as_tensor()[~torch.isfinite(values) | (values != values.round())]
     if len(broken):
@@ -175,11 +189,13 @@ def _load(path: Path, frame: int | None) -> MetaTensor:
     return MetaTensor(torch.from_numpy(values)[None], meta={**metadata, "filename_or_obj": str(path)})
 
 
+def _is_known(path: Path) -> bool:
+    return is_picture(path) or split_extension(path.name)[1] in (*EXTENSIONS, ".img")
+
+
 def _require_known(path: Path) -> None:
-    extension = split_extension(path.name)[1]
-    if extension not in (*EXTENSIONS, ".img"):
-        got = path.suffix or "no extension"
-        raise MedsegError(f"{path} must be one of {' '.join(EXTENSIONS)}, got {got}; convert it")
+    if not _is_known(path):
+        raise MedsegError(f"{path} must be {KINDS}, got {path.suffix or 'no extension'}; convert it")
     if not path.is_file():
         raise MedsegError(f"{path} must be a file, got {'a folder' if path.is_dir() else 'none'}; check the name")
 

@@ -30,25 +30,27 @@ METRICS = {
     "precision": "prec.",
     "recall": "recall",
     "hd95_mm": "HD95 mm",
+    "hd95_px": "HD95 px",
     "surface_dice_1voxel": "surf. Dice",
     "components": "pieces",
     "centreline_mm": "centre line mm",
+    "centreline_px": "centre line px",
     "volume_difference_ml": "volume error ml",
 }
 """Every score by its key, with the words a table's head has for it."""
 
-NAMING_SOURCES = ("none", "rules", "hand", "clicks", "training_labels", "oracle")
-"""Where cluster names came from; the rows of the first two saw no label and no person."""
+NAMING_SOURCES = ("none", "rules", "clusters", "hand", "clicks", "training_labels", "oracle")
+"""Where cluster names came from; the rows of the first three saw no label and no person."""
 
-LABEL_FREE = frozenset({"none", "rules"})
+LABEL_FREE = frozenset({"none", "rules", "clusters"})
 
-SHOWN = ("dice", "cldice", "precision", "recall", "hd95_mm", "surface_dice_1voxel")
+SHOWN = ("dice", "cldice", "precision", "recall", "hd95_mm", "hd95_px", "surface_dice_1voxel")
 """What fits a terminal of 80 columns; files hold everything."""
 
 _DETAILED = ("dice", "cldice")
-_DIGITS = {"components": 0, "centreline_mm": 0, "volume_difference_ml": 1}
+_DIGITS = {"components": 0, "centreline_mm": 0, "centreline_px": 0, "volume_difference_ml": 1}
 _HIGHER_IS_BETTER = {"dice", "cldice", "precision", "recall", "surface_dice_1voxel"}
-_LOWER_IS_BETTER = {"hd95_mm"}
+_LOWER_IS_BETTER = {"hd95_mm", "hd95_px"}
 _RESAMPLES = 2000
 
 

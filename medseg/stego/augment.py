@@ -57,17 +57,21 @@ def view_coordinates(view: View, size: tuple[int, int]) -> Float[Tensor, "b h w 
     return torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
 
 
-def show(view: View, image: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """The augmented image, of the size of the original."""
-    size = (int(image.shape[1]), int(image.shape[2]))
+def show(view: View, image: Float[Tensor, "b *c h w"]) -> Float[Tensor, "b *c h w"]:
+    """The augmented image, of the size of the original; colours change alike."""
+    if image.ndim == 3:
+        return show(view, image[:, None])[:, 0]
+    size = (int(image.shape[2]), int(image.shape[3]))
     grid = view_coordinates(view, size).to(image)
-    shown = functional.grid_sample(image[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
-    shown = shown * view.brightness.to(image)[:, None, None]
-    mean = shown.mean((1, 2), keepdim=True)
-    shown = (shown - mean) * view.contrast.to(image)[:, None, None] + mean
+    shown = functional.grid_sample(image, grid, padding_mode="border", align_corners=True)
+    shown = shown * view.brightness.to(image)[:, None, None, None]
+    mean = shown.mean((1, 2, 3), keepdim=True)
+    shown = (shown - mean) * view.contrast.to(image)[:, None, None, None] + mean
     offset = torch.arange(-2, 3, device=image.device)
     kernel = torch.exp(-(offset**2) / (2 * view.blur_sigma.to(image)[:, None] ** 2))
     kernel = kernel / kernel.sum(1, keepdim=True)
-    padded = functional.pad(shown[None], (2, 2, 2, 2), mode="replicate")
-    across = functional.conv2d(padded, kernel[:, None, None, :], groups=len(image))
-    return functional.conv2d(across, kernel[:, None, :, None], groups=len(image))[0]
+    channels = image.shape[1]
+    kernels = kernel.repeat_interleave(channels, 0)
+    padded = functional.pad(shown.flatten(0, 1)[None], (2, 2, 2, 2), mode="replicate")
+    across = functional.conv2d(padded, kernels[:, None, None, :], groups=len(kernels))
+    return functional.conv2d(across, kernels[:, None, :, None], groups=len(kernels))[0].unflatten(0, (-1, channels))

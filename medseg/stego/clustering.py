@@ -30,7 +30,7 @@ class PointSample:
 
     Attributes:
         features: frozen features.
-        image: mean prepared image value of the pixel's cell.
+        image: mean prepared image value of the pixel's cell, over colours too.
         salience: largest salience in the cell.
         case: place of the case in `PatchDataset.stores`.
         patch: place of the patch in the case's store.
@@ -91,7 +91,9 @@ def sample_points(
         item = dataset[int(chosen[picked[points[0]] // area])]
         cells = torch.from_numpy(picked[points] % area)
         features[points] = item["features"].flatten(1)[:, cells].T
-        image[points] = functional.adaptive_avg_pool2d(item["image"][None], (height, width)).flatten()[cells].numpy()
+        pixels = item["image"].reshape(-1, *item["image"].shape[-2:])
+        means = functional.adaptive_avg_pool2d(pixels, (height, width)).mean(0)
+        image[points] = means.flatten()[cells].numpy()
     patch = chosen[picked // area]
     return PointSample(
         features=features,

@@ -21,7 +21,7 @@ def colour(labels: Int[Tensor, "*grid"]) -> Float[Tensor, "3 *grid"]:
 
 
 def draw_labels(
-    image: Float[Tensor, "b h w"], *maps: Int[Tensor, "b hf wf"], most: int = 5
+    image: Float[Tensor, "b h w"], *maps: Int[Tensor, "b _ _"], most: int = 5
 ) -> Float[Tensor, "3 rows columns"]:
     """Up to five patches, one row each: image, then each label map in colours."""
     size = (int(image.shape[1]), int(image.shape[2]))

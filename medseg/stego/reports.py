@@ -62,7 +62,6 @@ def record_step(
         "health/effective_rank": health.effective_rank,
         "health/clusters_used": health.clusters_used,
     }
-    whole_maps = found.cosines.shape[2:] == batch["features"].shape[2:]
     labels = batch.get("labels")
     tables: dict[str, np.ndarray] = {}
     if labels is not None and bool((labels >= 0).any()):
@@ -70,7 +69,7 @@ def record_step(
         classes = int(found.logits.shape[1]) if found.logits is not None else int(labels.max()) + 1
         if found.logits is not None:
             tables["linear"] = count_pairs(resize(found.logits.detach(), size).argmax(1), labels, classes, classes)
-        if whole_maps:
+        if found.whole_maps:
             predicted = resize(found.cosines, size).argmax(1)
             tables["cluster"] = match(count_pairs(predicted, labels, found.cosines.shape[1], classes))
         for probe, table in tables.items():
@@ -80,7 +79,7 @@ def record_step(
         return
     for term, values in found.code_correspondences.items():
         records.histogram(step, _HISTOGRAMS[term], values)
-    if whole_maps:
+    if found.whole_maps:
         maps = [found.cosines.argmax(1), *([] if labels is None else [labels])]
         image = batch["image"] if batch["image"].ndim == 3 else batch["image"].mean(1)
         records.picture(step, "plot_labels", draw_labels(image, *maps))

@@ -29,8 +29,9 @@ class StegoSettings:
         learning_rate, probe_learning_rate: Adam's, for the head (with the decoder) and for each probe.
         reset_probe_steps: the step at which probes and their optimiser states start anew; None: never.
         code_dim: channels of the codes.
-        projection: the head's branches, see `medseg.stego.head`.
-        dropout: channel dropout of the features.
+        projection: the head's branches, or `pyramid`, see `medseg.stego.head`.
+        granularity: levels of a pyramid.
+        dropout: channel dropout of the features; a pyramid has none.
         clusters, extra_clusters: prototypes are learnt for the sum of both.
         neighbours: the positive is drawn among so many nearest patches.
         negatives: draws of other patches of the batch.
@@ -50,6 +51,8 @@ class StegoSettings:
         fit_points: points on which the clusterings are fitted.
         fit_salient_share: share of them that comes from the most salient pixels.
         checkpoint_every, log_every, picture_every: intervals in steps.
+        keep_every: interval in steps, or `epoch`, of the weights that are kept for choosing among them; None: only the
+            last ones are.
         workers: processes that read patches; 0 reads in the training process.
     """
 
@@ -71,6 +74,7 @@ class StegoSettings:
     reset_probe_steps: int | None = None
     code_dim: int = 70
     projection: Projection = "nonlinear"
+    granularity: int = 4
     dropout: float = 0.1
     clusters: int = 5
     extra_clusters: int = 0
@@ -104,6 +108,7 @@ class StegoSettings:
     checkpoint_every: int = 100
     log_every: int = 10
     picture_every: int = 500
+    keep_every: int | Literal["epoch"] | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
@@ -115,11 +120,23 @@ class StegoSettings:
                     f"stego.{name} must be 0 with stego.sampling {self.sampling}, got {weight}; "
                     "this part of the loss needs whole maps: set stego.sampling to maps"
                 )
+        if self.projection == "pyramid":
+            self._require_what_a_pyramid_can()
         at_least = {"batch": 1, "clusters": 2, "neighbours": 1, "feature_samples": 1, "code_dim": 1, "steps": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise MedsegError(
                     f"stego.{name} must be at least {least}, got {getattr(self, name)}; raise it in the config"
+                )
+
+    def _require_what_a_pyramid_can(self) -> None:
+        wanted = {"granularity": (self.granularity in (1, 2, 3, 4), "1 to 4", "its levels are counted so")}
+        wanted["sampling"] = (self.sampling == "maps", "maps", "its codes come from whole maps only")
+        wanted["rec_weight"] = (self.rec_weight == 0, "0", "its codes and its features lie on different grids")
+        for name, (fits, allowed, reason) in wanted.items():
+            if not fits:
+                raise MedsegError(
+                    f"stego.{name} must be {allowed} with stego.projection pyramid, got {getattr(self, name)}; {reason}"
                 )
 
     @property
@@ -141,7 +158,16 @@ class StegoSettings:
         """Training steps on a set of so many patches."""
         if self.epochs is None:
             return self.steps
-        return self.epochs * max(patches // min(self.batch, patches), 1)
+        return self.epochs * self.steps_of_an_epoch(patches)
+
+    def steps_of_an_epoch(self, patches: int) -> int:
+        """Training steps of one pass over so many patches."""
+        return max(patches // min(self.batch, patches), 1)
+
+    def keeps(self, step: int, patches: int) -> bool:
+        """Whether the weights after so many steps are kept beside the last ones."""
+        every = self.steps_of_an_epoch(patches) if self.keep_every == "epoch" else self.keep_every
+        return every is not None and step % every == 0
 
 
 def settings_from_preset(preset: str = "default", **overrides: Any) -> StegoSettings:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medseg.stego import losses
 from medseg.stego.augment import View, view_coordinates
-from medseg.stego.head import Decoder, Head
+from medseg.stego.head import Decoder, build_head
 from medseg.stego.losses import SampledPairs, Terms
 from medseg.stego.probes import Probes, cluster_loss, linear_loss
 from medseg.stego.sampling import Draws, corners, gather_pixels, salient_coordinates
@@ -77,6 +77,7 @@ class StepLosses:
         code_correspondences: of each term, for histograms.
         codes: detached codes the cluster probe saw, and their cosines with the prototypes.
         logits: the linear probe's answer, where labels exist.
+        whole_maps: whether the codes are whole maps rather than points.
     """
 
     total: Tensor
@@ -85,13 +86,14 @@ class StepLosses:
     codes: Tensor
     cosines: Tensor
     logits: Tensor | None
+    whole_maps: bool
 
 
 def build_parts(feature_dim: int, settings: StegoSettings, *, classes: int, seed: int) -> Parts:
     """Head, probes and decoder with the weights of step 0, a function of the seed; labels do not change them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = Head(feature_dim, settings.code_dim, settings.projection)
+        head = build_head(feature_dim, settings.code_dim, settings.projection, settings.granularity)
         decoder = Decoder(head.code_dim, feature_dim) if settings.rec_weight > 0 else None
         return Parts(head, Probes(head.code_dim, settings.prototypes, classes), decoder)
 
@@ -257,7 +259,8 @@ def compute_losses(
     for term, values in correlated.code_correspondences.items():
         found[f"cd/{PUBLISHED_NAMES[term]}"] = values.mean()
     scalars = {name: value.detach() for name, value in found.items()}
-    return StepLosses(total, scalars, correlated.code_correspondences, seen.detach(), cosine.detach(), logits)
+    whole = sampled.codes is not None
+    return StepLosses(total, scalars, correlated.code_correspondences, seen.detach(), cosine.detach(), logits, whole)
 
 
 def _map_losses(

@@ -1,7 +1,8 @@
 """This file trains STEGO on stored patches: one loop, read from top to bottom.
 
 Every random number and the data order are functions of (seed, step), so a checkpoint needs no random state: weights,
-optimiser and step are enough to go on bit by bit as if nothing had happened.
+optimiser and step are enough to go on bit by bit as if nothing had happened. The clusterings that a training ends with
+are fitted in `medseg.stego.methods`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from medseg.patches.datasets import PairOrder, PatchDataset, pair_loader
 from medseg.progress import track
 from medseg.records import Records, load_checkpoint, save_checkpoint
 from medseg.stego.augment import View, draw_view, show
-from medseg.stego.checkpoints import restore, weights, what_changes_a_step
-from medseg.stego.clustering import PointSample, fit_kmeans, salience_threshold, sample_points
-from medseg.stego.head import Head
+from medseg.stego.checkpoints import begin_with, hash_initial, restore, weights, what_changes_a_step
+from medseg.stego.clustering import PointSample, salience_threshold
+from medseg.stego.head import Head, PyramidHead
 from medseg.stego.health import CodeHealth, measure_codes
 from medseg.stego.losses import Terms, feature_correspondence
-from medseg.stego.model import ClusterModel, Metric, nearness
-from medseg.stego.probes import Probes
+from medseg.stego.methods import fit_methods, linear_method
+from medseg.stego.model import ClusterModel, LinearModel
 from medseg.stego.reports import COLUMNS, record_step
 from medseg.stego.sampling import Draws, draw, generator_for
 from medseg.stego.settings import StegoSettings
@@ -57,12 +58,14 @@ class StegoRun:
     """What a training leaves behind.
 
     Attributes:
-        methods: `stego`, `kmeans` (on the same features and points) and `untrained` (the head at step 0).
+        methods: `stego`, `kmeans` (on the same features and points) and `untrained` (a head of random weights: the one
+            at step 0 where training began with none).
         points: the pixels on which the clusters were fitted.
         assignments: for each method the cluster of each of these points.
         health: of the trained codes at these points.
         shifts: the three shifts that were used.
         steps: training steps.
+        linear: the linear probe, where labels were there.
     """
 
     methods: Mapping[str, ClusterModel]
@@ -71,6 +74,7 @@ class StegoRun:
     health: CodeHealth
     shifts: Terms
     steps: int
+    linear: LinearModel | None
 
 
 def train(
@@ -83,6 +87,7 @@ def train(
     seed: int,
     identity: str = "",
     view_features: ViewFeatures | None = None,
+    initial: Mapping[str, Any] | None = None,
 ) -> StegoRun:
     """Train the head and the probes, then fit the clusterings; an interrupted training goes on where it was.
 
@@ -90,15 +95,17 @@ def train(
         dataset: the training patches.
         pairs: neighbours of each patch, see `medseg.patches.pairs`.
         settings: the numbers of the run.
-        run_dir: receives `metrics.csv`, `tensorboard/`, `checkpoints/last.pt` and `methods/NAME/`.
+        run_dir: receives `metrics.csv`, `tensorboard/`, `checkpoints/last.pt`, with `keep_every` also
+            `checkpoints/step_NNNNNN.pt`, and `methods/NAME/`.
         fabric: device, precision and processes, launched.
         seed: of weights, draws and data order.
         identity: names what the features are (backbone, preparation, patches); a checkpoint of another one is refused.
         view_features: a slice backbone on images; needed by the aug-alignment loss only.
+        initial: weights to begin with, see `medseg.stego.published.initial_weights`; None: random ones.
 
     Raises:
-        MedsegError: the checkpoint is of another run, the batch cannot be shared by the processes, or the aug-alignment
-            loss is wanted without a backbone that can see an augmented image.
+        MedsegError: the checkpoint is of another run, `initial` does not fit, the batch cannot be shared by the
+            processes, or the aug-alignment loss is wanted without a backbone that can see an augmented image.
     """
     if settings.aug_alignment_weight > 0 and view_features is None:
         raise MedsegError(
@@ -107,6 +114,8 @@ def train(
         )
     steps = settings.steps_for(len(dataset))
     parts = build_parts(dataset.feature_dim, settings, classes=dataset.classes, seed=seed)
+    if initial is not None:
+        begin_with(parts, initial)
     parts = Parts(
         fabric.setup_module(parts.head),
         fabric.setup_module(parts.probes),
@@ -117,7 +126,8 @@ def train(
     reduction = join_processes(fabric)
 
     path = run_dir / "checkpoints" / "last.pt"
-    key = hash_content([what_changes_a_step(settings), seed, identity, len(dataset), dataset.feature_dim])
+    bound = [what_changes_a_step(settings), seed, identity, len(dataset), dataset.feature_dim]
+    key = hash_content(bound if initial is None else [*bound, hash_initial(initial)])
     state = load_checkpoint(path, key)
     start = 0
     if state is None:
@@ -171,21 +181,29 @@ def train(
             record_step(records, step, scalars, found, health, batch, picture=picture)
             if health.alarms and not alarmed and step >= _WARM_UP * steps:
                 alarmed = bool(_warn(health, step))
-        if (step + 1) % settings.checkpoint_every == 0 or step == steps - 1:
-            state = {"key": key, "step": step + 1, "shifts": tuple(shifts), "threshold": threshold, "alarmed": alarmed}
-            if fabric.global_rank == 0:
-                save_checkpoint(path, state | weights(parts, optimiser))
+        done = step + 1
+        resumable, kept = done % settings.checkpoint_every == 0 or done == steps, settings.keeps(done, len(dataset))
+        if resumable or kept:
+            state = {"key": key, "step": done, "shifts": tuple(shifts)} | weights(parts)
+            if fabric.global_rank == 0 and kept:
+                save_checkpoint(path.with_name(f"step_{done:06d}.pt"), state)
+            if fabric.global_rank == 0 and resumable:
+                more = {"threshold": threshold, "alarmed": alarmed, "optimiser": optimiser.state_dict()}
+                save_checkpoint(path, state | more)
             fabric.barrier()
     records.close()
 
     untrained: Any = build_parts(dataset.feature_dim, settings, classes=0, seed=seed).head
     head, probes = _bare(parts.head).cpu(), _bare(parts.probes).cpu()
-    run = fit_methods(dataset, settings, head, untrained, probes, shifts, seed, steps)
+    methods, points, assignments, health = fit_methods(dataset, settings, head, untrained, probes, seed)
+    run = StegoRun(methods, points, assignments, health, shifts, steps, linear_method(head, probes))
     if run.health.alarms and not alarmed:
         _warn(run.health, steps)
     if fabric.global_rank == 0:
         for name, method in run.methods.items():
             method.save(run_dir / "methods" / name)
+        if run.linear is not None:
+            run.linear.save(run_dir / "methods" / run.linear.name)
     fabric.barrier()
     return run
 
@@ -215,7 +233,9 @@ def measure_shifts(
     """
     order = PairOrder(pairs, batch=settings.batch, seed=seed, start=0, stop=_SHIFT_BATCHES)
     found: dict[str, list[Tensor]] = {"random": [], "knn": [], "self": []}
-    itself = Head(dataset.feature_dim, dataset.feature_dim, "none")
+    itself: Head | PyramidHead = Head(dataset.feature_dim, dataset.feature_dim, "none")
+    if settings.projection == "pyramid":  # any one gives the teaching signal, the smallest the soonest
+        itself = PyramidHead(dataset.feature_dim, 1, granularity=1)
     for step, batch in enumerate(pair_loader(dataset, order)):
         draws = draw_for(settings, order.batch, dataset.feature_dim, seed, step, "shifts")
         pairs_of_batch = sample_batch(itself, batch, draws, order.rows, settings, threshold, Reduction()).pairs
@@ -244,58 +264,6 @@ def reset_probes(
     _bare(parts.probes).load_state_dict(fresh.state_dict())
     for parameter in parts.probes.parameters():
         optimiser.state.pop(parameter, None)
-
-
-def fit_methods(
-    dataset: PatchDataset,
-    settings: StegoSettings,
-    head: Head,
-    untrained_head: Head,
-    probes: Probes,
-    shifts: Terms,
-    seed: int,
-    steps: int,
-) -> StegoRun:
-    """Fit the three clusterings on one sample of points.
-
-    The online prototypes minimise the objective of spherical k-means, so with `cluster_fit: probe` the untrained head's
-    codes are clustered by that.
-    """
-    points = sample_points(
-        dataset, settings.fit_points, settings.fit_salient_share, seed, salient_top=settings.salient_top
-    )
-    clusters, probe = settings.prototypes, settings.cluster_fit == "probe"
-    code_metric: Metric = "cosine" if probe else settings.code_metric
-
-    def by_kmeans(name: str, used_head: Head | None, metric: Metric) -> ClusterModel:
-        values = points.features if used_head is None else _codes(used_head, points)
-        fitted = fit_kmeans(values, clusters, metric=metric, starts=settings.kmeans_starts, seed=seed)
-        sharpness = settings.cluster_alpha if metric == "cosine" else 1 / max(fitted.spread, 1e-12)
-        return ClusterModel(name, used_head, fitted.prototypes, metric, sharpness)
-
-    stego = (
-        ClusterModel("stego", head, probes.prototypes, "cosine", settings.cluster_alpha)
-        if probe
-        else by_kmeans("stego", head, code_metric)
-    )
-    found = (
-        stego,
-        by_kmeans("kmeans", None, settings.feature_metric),
-        by_kmeans("untrained", untrained_head, code_metric),
-    )
-    codes = _codes(head, points)
-    health = measure_codes(codes, nearness(codes, stego.prototypes, stego.metric))
-    _log.info(
-        "codes: mean cosine %.2f, effective rank %.1f, %d of %d clusters used",
-        *(health.mean_cosine, health.effective_rank, health.clusters_used, clusters),
-    )
-    assignments = {method.name: method.assign(points.features).numpy() for method in found}
-    return StegoRun({method.name: method for method in found}, points, assignments, health, shifts, steps)
-
-
-@torch.no_grad()
-def _codes(head: Head, points: PointSample) -> Float[Tensor, "n e"]:
-    return head(points.features.T[None, :, :, None])[0][0, :, :, 0].T
 
 
 def _batch_health(found: StepLosses) -> CodeHealth:

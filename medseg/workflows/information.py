@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from medseg.errors import MedsegError
 from medseg.files import read_record
 from medseg.runs import METHODS, RunRecord, open_run, versions
 from medseg.scans.folders import find_cases
+from medseg.scans.names import is_picture
 from medseg.scans.readers import read_grid
 
 _log = logging.getLogger(__name__)
@@ -82,18 +84,22 @@ def _scans(what: Path, frame: int | None) -> dict[str, Any]:
                 "mask": str(case.mask) if case.mask else case.mask_mode,
                 "label": str(listing.labels[case.case_id]) if case.case_id in listing.labels else None,
                 "shape": list(grid.shape),
-                "spacing_mm": [round(length, 4) for length in grid.spacing],
-                "orientation": grid.orientation,
             }
         )
-    rows = [
-        f"  {entry['case']}: {' x '.join(map(str, entry['shape']))} voxels of "
-        f"{' x '.join(f'{length:g}' for length in entry['spacing_mm'])} mm, {entry['orientation']}"
-        for entry in cases
-    ]
+        if not is_picture(case.image):
+            spacing = [round(length, 4) for length in grid.spacing]
+            cases[-1] |= {"spacing_mm": spacing, "orientation": grid.orientation}
+    rows = [f"  {entry['case']}: {_size(entry)}" for entry in cases]
     for problem in failed.values():
         _log.error(problem)
     return {"lines": [*listing.describe(), *rows], "cases": cases, "failed": failed}
+
+
+def _size(entry: Mapping[str, Any]) -> str:
+    shape = " x ".join(map(str, entry["shape"]))
+    if "spacing_mm" not in entry:
+        return f"{shape} rows, columns, frames"
+    return f"{shape} voxels of {' x '.join(f'{length:g}' for length in entry['spacing_mm'])} mm, {entry['orientation']}"
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -31,10 +31,11 @@ from medseg.files import CannotWriteError, hash_content, hash_file, read_record,
 from medseg.naming.classes import Naming
 from medseg.patches.slicing import PatchGeometry, magnified
 from medseg.prepare.chain import angiogram_transforms, prepare_case
+from medseg.prepare.picture import Resizedd, picture_transforms
 from medseg.reconstruction.refine import Volume
 from medseg.scans.cases import Case, Listing
 from medseg.scans.readers import read_grid
-from medseg.stego.model import Clusterer, ClusterModel
+from medseg.stego.model import Clusterer, load_method
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ def gathered(fabric: Fabric, mapping: Mapping[str, str]) -> dict[str, str]:
 
 def preparation(prepare: sections.Prepare) -> Compose:
     """The chain from a case to a prepared sample."""
+    if prepare.modality == "picture":
+        return picture_transforms(resize=prepare.resize, clear_view=prepare.clear_view)
     return angiogram_transforms(
         modality=prepare.modality,
         spacing=prepare.spacing,
@@ -195,11 +198,13 @@ def _constant_key(item: Any, key: str) -> bytes:
 def on_prepared_grid(labels: MetaTensor, prepare: sections.Prepare) -> torch.Tensor:
     """Labels of a scan's stored grid where its prepared image lies."""
     turned = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(labels)
+    if prepare.modality == "picture":
+        return turned if prepare.resize is None else Resizedd("labels", prepare.resize)({"labels": turned})["labels"]
     return turned if prepare.spacing is None else Spacing(prepare.spacing, mode="nearest")(turned)
 
 
 def view_features(
-    backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device
+    backbones: Sequence[Any], geometry: PatchGeometry, device: torch.device, display: str
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """How an augmented patch becomes features; None where a volume backbone is used, which sees no patches."""
     if any(is_volume_backbone(backbone) for backbone in backbones):
@@ -207,7 +212,8 @@ def view_features(
     side = feature_shape(geometry, backbones)[1]
 
     def features(images: torch.Tensor) -> torch.Tensor:
-        patches = to_rgb(magnified(images[:, None], geometry.magnification)).to(device)
+        images = images[:, None] if images.ndim == 3 else images
+        patches = to_rgb(magnified(images, geometry.magnification), display).to(device)
         with torch.no_grad():
             blocks = [backbone(patches).float() for backbone in backbones]
         return blocks[0] if len(blocks) == 1 else join_features(blocks, side)
@@ -234,7 +240,7 @@ def load_clusterer(folder: Path, backbones: Sequence[Any], geometry: PatchGeomet
                 f"{folder} must be fitted on what its config names, got {name} {known.get(name)} there and {value} "
                 "now; train a new run, or restore its config and weights"
             )
-    return ClusterModel.load(folder).to(device)
+    return load_method(folder).to(device)
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -278,6 +284,9 @@ def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
     """Say how many cases, and about how long, how much disk and how much memory they take."""
+    if config.prepare.modality == "picture":
+        _log.info("%d %s", len(cases), "picture" if len(cases) == 1 else "pictures")
+        return
     voxels = [_voxels(case) for case in cases]
     millions, largest = sum(voxels) / 1e6, max(voxels)
     memory_gb = 1.9 + largest * _BYTES_A_VOXEL / 1e9

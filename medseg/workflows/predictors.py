@@ -19,11 +19,11 @@ from medseg.config import Config
 from medseg.errors import MedsegError
 from medseg.features.student.student import Student, load_student
 from medseg.files import hash_content
-from medseg.naming.classes import Naming
+from medseg.naming.classes import Naming, read_classes
 from medseg.naming.rulebook import load_rules
 from medseg.patches.slicing import PatchGeometry
 from medseg.reconstruction.direct import flux_probability
-from medseg.reconstruction.predict import Method, Prediction, Voter, predict_case
+from medseg.reconstruction.predict import Method, Prediction, Voter, predict_case, predict_whole
 from medseg.reconstruction.uncertainty import Agreement
 from medseg.runs import DIRECT_METHODS, METHODS, RunRecord
 from medseg.workflows import parts
@@ -69,7 +69,17 @@ class Predictor:
         sample = parts.add_maps(dict(sample), self.backbones, device)
         values = self.values
         fitted: Mapping[str, Prediction] = {}
-        if self.fitted:
+        if self.fitted and config.reconstruct.windows == "whole":
+            fitted = predict_whole(
+                sample,
+                self.fitted,
+                self.backbones,
+                values=values,
+                flip=config.reconstruct.flip,
+                device=device,
+                magnification=self.geometry.magnification,
+            )
+        elif self.fitted:
             fitted = predict_case(
                 sample,
                 self.fitted,
@@ -84,6 +94,8 @@ class Predictor:
         if self.main in fitted:
             agreement.add(fitted[self.main].mean, votes=len(self.fitted[self.main].voters))
         found = {name: prediction.median for name, prediction in fitted.items()}
+        if "tubularity" not in sample:  # a picture, of which the direct methods know nothing
+            return {name: found[name] for name in self.naming}, agreement
         vessel = values.index(self.naming[self.main].classes[0].value)
         for name in DIRECT_METHODS:
             probability = self._direct(name, sample)
@@ -119,7 +131,9 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
     student = load_student(record.student) if (record.student / "student.json").is_file() else None
     if main == "student" and student is None:
         raise MedsegError(f"{record.folder} must hold a student, got none; train a run with features.backbone=student")
-    available = [name for name in (*METHODS, *DIRECT_METHODS) if name != "student" or student is not None]
+    direct = () if config.prepare.modality == "picture" else DIRECT_METHODS
+    available = [name for name in METHODS if record.has_method(name)]
+    available += [name for name in direct if name != "student" or student is not None]
     names = [main, *(name for name in available if compare and name != main)]
     if config.naming.source == "hand" and len(names) > 1:
         _log.info("hand-written classes name the clusters of %s only; the other methods are left out", main)
@@ -140,7 +154,11 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
         voters = []
         for number, folder in enumerate(record.method_folders(name)):
             clusterer = parts.load_clusterer(folder, backbones, geometry, device)
-            named = name_method(folder, config.naming, clusters=clusterer.clusters)
+            named = (
+                read_classes(folder / "classes.yaml")  # its clusters are the classes of the training labels
+                if name == "linear"
+                else name_method(folder, config.naming, clusters=clusterer.clusters)
+            )
             voters.append(Voter(clusterer, named.class_of_cluster))
             if number == 0:
                 naming[name] = named
@@ -181,5 +199,6 @@ def predictor_without_run(
 
 def direct_naming(config: Config, method: str) -> Naming:
     """The first class of the rules, which a direct method finds without clusters."""
+    assert config.naming.rules is not None  # pictures have no direct methods
     entry = load_rules(config.naming.rules)[0].entry
     return Naming((replace(entry, clusters=()),), "rules", (f"{entry.name}: {method} finds it without clusters",))

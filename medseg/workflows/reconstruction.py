@@ -20,18 +20,21 @@ from lightning_fabric import Fabric
 from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, change_config
 from medseg.errors import MedsegError
 from medseg.files import CannotWriteError, hash_content, hash_file, require_folder, write_json
-from medseg.naming.classes import write_classes
-from medseg.prepare.chain import invert, prepare_case
+from medseg.naming.classes import ClassEntry, write_classes
+from medseg.prepare.chain import invert, prepare_case, voxel_spacing
 from medseg.prepare.vesselness import scratch_array
+from medseg.reconstruction.pictures import label_pictures
 from medseg.reconstruction.refine import Volume, refine, require_steps
 from medseg.review.plots import mip_picture, overlay_picture
 from medseg.runs import open_run, relative_source, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
-from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
+from medseg.scans.masks import geometry_receipt, write_label_tables
+from medseg.scans.readers import read_grid
 from medseg.workflows import parts
 from medseg.workflows.manifests import read_manifest, read_manifests
 from medseg.workflows.predictors import Predictor, predictor_of_run
+from medseg.workflows.results import CaseFiles
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +143,8 @@ def require_apart(listing: Listing, out: Path) -> None:
     if out.resolve() not in {path.parent.resolve() for path in inputs}:
         return
     for case in listing.cases:
-        results = (out / f"{case.case_id}_{kind}.nii.gz" for kind in ("seg", "prob", "uncertainty", "region"))
+        kinds = ("seg", "prob", "uncertainty", "region")
+        results = (out / f"{case.case_id}_{kind}{end}" for kind in kinds for end in (".nii.gz", ".png"))
         strange = next((path for path in results if path.exists()), None)
         if strange and not (out / f"{case.case_id}_manifest.json").exists():
             raise MedsegError(
@@ -163,7 +167,7 @@ class CaseWriter:
         self.predictor, self.config, self.scans, self.out, self.device = predictor, config, scans, out, device
         self.transforms = parts.preparation(config.prepare)
         named = predictor.naming[predictor.main]
-        _log.info("method %s, vessels named by %s", predictor.main, named.named_by)
+        _log.info("method %s, classes named by %s", predictor.main, named.named_by)
         for reason in named.reasons:
             _log.info("  %s", reason)
 
@@ -202,23 +206,19 @@ class CaseWriter:
         sample = prepare_case(case, self.transforms)
         values = self.predictor.values
         probabilities, agreement = self.predictor.predict(sample, self.config, self.device)
-        volume = parts.refinement_volume(sample)
+        named = self.predictor.naming[main]
+        target = CaseFiles(
+            self.out, case.case_id, case.image, case.frame, {entry.value: entry.colour for entry in named.classes}
+        )
         files: list[Path] = []
         for name, class_probabilities in probabilities.items():
-            # The flux rule comes with its own edge, and is the same row in every table.
-            steps = FLUX_STEPS if name == "flux" else self.config.reconstruct.refine
-            labels = _labels(class_probabilities, values, volume, steps)
-            path = self.out / (
-                f"{case.case_id}_seg.nii.gz" if name == main else f"comparison/{case.case_id}_{name}.nii.gz"
-            )
-            write_labels(path, _on_source(labels[None], sample, nearest=True)[0], source=case.image)
-            files.append(path)
+            labels = self._labels(name, class_probabilities, sample)
+            on_source = _on_source(labels[None], sample, nearest=True)[0]
+            files += target.labels("seg" if name == main else f"comparison/{name}", on_source)
             if name == main:
-                kept = labels
-        files += self._write_maps(case, sample, probabilities[main], agreement.uncertainty(kept, values), volume)
-        files += self._write_pictures(case, kept, volume)
-        named = self.predictor.naming[main]
-        voxel_ml = float(np.prod(volume.spacing)) / 1000
+                kept, written = labels, on_source
+        files += self._write_maps(target, sample, probabilities[main], agreement.uncertainty(kept, values))
+        files += target.looks(written) if target.is_picture else self._write_pictures(target, kept, sample)
         manifest = {
             "case": case.case_id,
             "source": relative_source(case.image, self.scans),
@@ -236,40 +236,47 @@ class CaseWriter:
             "planes": list(self.config.reconstruct.planes),
             "refine": as_plain(self.config)["reconstruct"]["refine"],
             "facts": parts.plain_facts(sample["facts"]),
-            "ml": {entry.name: float((kept == entry.value).sum()) * voxel_ml for entry in named.classes},
+            **_amounts(named.classes, written, target),
             "trained_on_this_case": self.predictor.trained_on(hash_file(case.image)),
             "seconds": round(time.monotonic() - start, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},
         }
         write_json(self.out / f"{case.case_id}_manifest.json", manifest)
-        amounts = ", ".join(f"{name} {amount:.2f} ml" for name, amount in manifest["ml"].items())
-        _log.info("%s: %s, %.0f s", case.case_id, amounts or "no class", manifest["seconds"])
+        shares = manifest.get("share", {})
+        found = [f"{name} {share:.0%}" for name, share in shares.items() if share > 0]
+        found += [f"{name} {amount:.2f} ml" for name, amount in manifest["ml"].items()]
+        _log.info("%s: %s, %.0f s", case.case_id, ", ".join(found) or "no class", manifest["seconds"])
+
+    def _labels(self, name: str, classes: np.ndarray, sample: Mapping[str, Any]) -> np.ndarray:
+        """A method's mask on the prepared grid."""
+        values, steps = self.predictor.values, self.config.reconstruct.refine
+        if self.config.prepare.modality == "picture":
+            return label_pictures(classes, values, np.asarray(sample["image"]), steps)
+        # The flux rule comes with its own edge, and is the same row in every table.
+        return _refined(classes, values, parts.refinement_volume(sample), FLUX_STEPS if name == "flux" else steps)
 
     def _write_maps(
-        self, case: Case, sample: Mapping[str, Any], classes: np.ndarray, uncertain: np.ndarray, volume: Volume
+        self, target: CaseFiles, sample: Mapping[str, Any], classes: np.ndarray, uncertain: np.ndarray
     ) -> list[Path]:
         """Probabilities, uncertainty and the region; sets both to 0 outside the region, without a copy."""
-        for n, inside in enumerate(volume.region):
+        region = np.asarray(sample["region"][0]) > 0
+        for n, inside in enumerate(region):
             classes[:, n, ~inside] = 0
             uncertain[n, ~inside] = 0
-        probability, uncertainty, where = (
-            self.out / f"{case.case_id}_{kind}.nii.gz" for kind in ("prob", "uncertainty", "region")
-        )
-        on_source = _on_source(classes, sample, nearest=False)
-        write_map(
-            probability, on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1), source=case.image
-        )
-        write_map(uncertainty, _on_source(uncertain[None], sample, nearest=False)[0], source=case.image)
-        region = volume.region[None].view(np.uint8)
-        write_labels(where, _on_source(region, sample, nearest=True)[0], source=case.image)
-        return [probability, uncertainty, where]
+        written = []
+        if not target.is_picture:  # of a picture the labels and how sure they are say enough
+            on_source = _on_source(classes, sample, nearest=False)
+            written += target.share("prob", on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1))
+        written += target.share("uncertainty", _on_source(uncertain[None], sample, nearest=False)[0])
+        return written + target.labels("region", _on_source(region[None].view(np.uint8), sample, nearest=True)[0])
 
-    def _write_pictures(self, case: Case, labels: np.ndarray, volume: Volume) -> list[Path]:
-        mip, overlay = (self.out / "plots" / f"{case.case_id}_{kind}.png" for kind in ("mip", "overlay"))
-        colours = {entry.value: entry.colour for entry in self.predictor.naming[self.predictor.main].classes}
+    def _write_pictures(self, target: CaseFiles, labels: np.ndarray, sample: Mapping[str, Any]) -> list[Path]:
+        mip, overlay = (self.out / "plots" / f"{target.case_id}_{kind}.png" for kind in ("mip", "overlay"))
+        image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
+        spacing = voxel_spacing(sample["image"])
         for draw, path in ((mip_picture, mip), (overlay_picture, overlay)):
-            draw(volume.image, labels, volume.spacing, path, title=case.case_id, region=volume.region, colours=colours)
+            draw(image, labels, spacing, path, title=target.case_id, region=region, colours=target.colours)
         return [mip, overlay]
 
     def write_shared_files(self) -> None:
@@ -279,7 +286,16 @@ class CaseWriter:
         write_label_tables(self.out, parts.plain_classes(naming))
 
 
-def _labels(
+def _amounts(classes: Sequence[ClassEntry], labels: np.ndarray, target: CaseFiles) -> dict[str, dict[str, float]]:
+    """How much there is of each class: millilitres of a volume, shares of a picture, which states no millimetres."""
+    counts = {entry.name: int((labels == entry.value).sum()) for entry in classes}
+    if target.is_picture:
+        return {"ml": {}, "share": {name: count / labels.size for name, count in counts.items()}}
+    voxel_ml = abs(float(np.linalg.det(read_grid(target.source).affine[:3, :3]))) / 1000
+    return {"ml": {name: count * voxel_ml for name, count in counts.items()}}
+
+
+def _refined(
     classes: np.ndarray, values: Sequence[int], volume: Volume, steps: Sequence[tuple[str, Mapping[str, float]]]
 ) -> np.ndarray:
     """Refine each class on its own; where two claim a voxel the more probable one has it."""

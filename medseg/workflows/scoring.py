@@ -18,18 +18,28 @@ from medseg.review.plots import score_plot
 from medseg.runs import DIRECT_METHODS, METHODS, versions
 from medseg.scans.folders import find_cases, find_references
 from medseg.scans.grids import require_same_grid
-from medseg.scans.readers import grid_of, read_image, read_labels
+from medseg.scans.names import is_picture
+from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
+from medseg.scans.schemes import LabelScheme
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import UNION, score_labels
 from medseg.scoring.tables import ScoreRow, score_table, write_evaluation_results, write_scores_csv, write_scores_json
+from medseg.workflows.labels import require_same_size
 from medseg.workflows.manifests import read_manifests
+from medseg.workflows.results import read_frames, read_mask
 
 _log = logging.getLogger(__name__)
 _REGIONS = ("all", "brain")
 
 
 def score_results(
-    out: Path, references: Path, *, into: Path | None = None, scans: Path | None = None, region: str = "all"
+    out: Path,
+    references: Path,
+    *,
+    into: Path | None = None,
+    scans: Path | None = None,
+    region: str = "all",
+    classes: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score every case of a result folder that has a reference.
 
@@ -40,6 +50,7 @@ def score_results(
         scans: the scans, for the baselines; where the reconstruction read them when None.
         region: `all` counts everything, also misses outside the brain mask; `brain` counts inside
             `CASE_region` only.
+        classes: what label pictures mean: a `classes.yaml`, or the name of a known data set; by layout when None.
 
     Returns:
         `lines` for the terminal, `aggregates` by method, `failed` cases.
@@ -51,9 +62,14 @@ def score_results(
     into = into or out
     require_folder(into, "-o")
     manifests, failed = read_manifests(out)
+    if any(manifest["named_by"] == "clusters" for manifest in manifests):
+        raise MedsegError(
+            f"{out} must hold classes to be scored, got clusters without names; match them with `medseg evaluate RUN "
+            "IMAGES`, or reconstruct with --set naming.source=training_labels"
+        )
     if not manifests and not failed:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
-    found = find_references(references)
+    found = find_references(references, scheme=classes)
     pairs = [(manifest, found[manifest["case"]]) for manifest in manifests if manifest["case"] in found]
     for manifest in manifests:
         if manifest["case"] not in found:
@@ -68,7 +84,7 @@ def score_results(
     rows: list[ScoreRow] = []
     for manifest, reference in track(pairs, "scoring"):
         try:
-            rows += _score_case(manifest, reference, out, images, region, names)
+            rows += _score_case(manifest, reference, out, images, region, names, found.scheme)
         except MedsegError as error:
             failed[manifest["case"]] = str(error)
             _log.error(str(error))
@@ -100,7 +116,7 @@ def _lost(aggregates: Sequence[Mapping[str, Any]], method: str) -> list[str]:
     """A line for each rival of the same run that has the higher mean Dice over all foreground."""
     means = {entry["method"]: entry["spreads"]["dice"]["mean"] for entry in aggregates if entry["structure"] == UNION}
     own = means.get(method)
-    known = (*METHODS, *DIRECT_METHODS)
+    known = (*(name for name in METHODS if name != "linear"), *DIRECT_METHODS)  # the linear probe saw labels
     rivals = [name for name in known if name != method and None not in (own, means.get(name)) and means[name] > own]
     return [f"{name} has the higher mean Dice here ({means[name]:.3f})" for name in rivals]
 
@@ -134,34 +150,46 @@ def _score_case(
     images: Mapping[str, Path],
     region: str,
     names: Mapping[int, str],
+    scheme: LabelScheme | None,
 ) -> Iterator[ScoreRow]:
     case = manifest["case"]
-    predicted_path = out / f"{case}_seg.nii.gz"
-    reference = read_labels(reference_path)
-    predicted = read_labels(predicted_path)
-    grid = grid_of(predicted)
-    require_same_grid(grid, grid_of(reference))
-    spacing = grid.spacing
-    looked_at = np.asarray(read_labels(out / f"{case}_region.nii.gz")[0]) > 0
-    inside = looked_at if region == "brain" else None
+    picture = is_picture(Path(manifest["source"]))
+    reference = read_labels(reference_path, scheme)
+    spacing = grid_of(reference).spacing
+    read = read_frames if picture else read_mask
+    predicted = read(out, f"{case}_seg")
+    if picture:
+        require_same_size(reference_path, predicted.shape, tuple(reference.shape[1:]))
+    else:
+        require_same_grid(read_grid(out / f"{case}_seg.nii.gz"), grid_of(reference))
+    looked_at = read(out, f"{case}_region") > 0
     truth = np.asarray(reference[0])
+    known = truth >= 0
+    inside = looked_at & known if region == "brain" else known if not known.all() else None
+    truth = np.maximum(truth, 0).astype(np.uint8)
 
     def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
         scores = score_labels(labels, truth, spacing, region=inside, names=names)
         return [
-            ScoreRow(case, method, values, naming, structure, region, trained) for structure, values in scores.items()
+            ScoreRow(case, method, _in_pixels(values) if picture else values, naming, structure, region, trained)
+            for structure, values in scores.items()
         ]
 
-    image = _image_of(manifest, images)
+    image = None if picture else _image_of(manifest, images)
     if image is not None:
         for name, baseline in BASELINES.items():
             yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name, "none", None)
     naming, trained = manifest["named_by"], manifest["trained_on_this_case"]
-    for path in sorted((out / "comparison").glob(f"{case}_*.nii.gz")):
-        method = path.name.removesuffix(".nii.gz").removeprefix(f"{case}_")
-        if method in manifest.get("compared", ()):
-            yield from rows(np.asarray(read_labels(path)[0]), method, naming, trained)
-    yield from rows(np.asarray(predicted[0]), manifest["method"], naming, trained)
+    for method in manifest.get("compared", ()):
+        labelled = "training_labels" if method == "linear" else naming
+        yield from rows(read(out, f"comparison/{case}_{method}"), method, labelled, trained)
+    yield from rows(predicted, manifest["method"], naming, trained)
+
+
+def _in_pixels(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of a picture: lengths are in pixels, and it has no volume."""
+    words = {"hd95_mm": "hd95_px", "centreline_mm": "centreline_px"}
+    return {words.get(name, name): value for name, value in scores.items() if name != "volume_difference_ml"}
 
 
 def _image_of(manifest: Mapping[str, Any], images: Mapping[str, Path]) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from medseg.config import Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.store import StoredPatches, extract_case, store_key
 from medseg.files import CannotWriteError, hash_content, require_folder, why_not_written
-from medseg.naming.classes import write_classes
+from medseg.naming.classes import ClassEntry, Naming, colour_of, write_classes
 from medseg.patches.datasets import PatchDataset
 from medseg.patches.pairs import find_pairs
 from medseg.patches.sampling import sample_locations
@@ -29,12 +30,13 @@ from medseg.reconstruction.refine import require_steps
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import Case, Listing, split_by_patient
 from medseg.scans.folders import find_cases
-from medseg.scans.grids import require_same_grid
-from medseg.scans.readers import grid_of, read_grid, read_labels
+from medseg.stego.published import initial_weights
 from medseg.stego.settings import StegoSettings, settings_from_preset
 from medseg.stego.training import StegoRun, train
 from medseg.workflows import parts
+from medseg.workflows.labels import labels_of, meaning_of, scheme_of
 from medseg.workflows.naming import name_method, require_naming, write_cards
+from medseg.workflows.run_patches import keep_patches
 from medseg.workflows.students import needs_student, student_of_run
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def train_run(
     overrides: Sequence[str] = (),
     frame: int | None = None,
     skip: Sequence[Path] = (),
+    labels: bool = True,
 ) -> dict[str, Any]:
     """Train a run, or go on with the one that was interrupted there.
 
@@ -58,6 +61,7 @@ def train_run(
         overrides: `section.key=value`.
         frame: which frame of scans that hold several.
         skip: folders inside `scans` that hold results.
+        labels: False looks at no label beside the scans.
 
     Returns:
         `lines` for the terminal, the run's health numbers, `failed` cases.
@@ -72,6 +76,7 @@ def train_run(
     require_folder(run, "--run")
     require_folder(RunRecord(run, resolved, {}).store, "features.store")
     listing = find_cases(scans, frame=frame, skip=(run, *skip))
+    listing = listing if labels else replace(listing, labels={})
     fabric = parts.start_fabric(resolved.run)
     if fabric.is_global_zero:
         parts.say_listing(listing)
@@ -92,18 +97,22 @@ def train_run(
         student, failed = student_of_run(training, record.student, record.store, resolved, fabric)
         training = tuple(case for case in training if case.case_id not in failed)
     backbones = parts.load_backbones(resolved.features, fabric.device, student=student)
-    stores, unused = _store_cases(training, record, backbones, fabric)
+    stores, unused = store_cases(training, record, backbones, fabric)
     failed |= unused
-    labels, unfit = _label_patches(stores, training, listing, resolved)
+    reference, unfit = _label_patches(stores, training, listing, resolved)
     failed |= unfit
     if fabric.is_global_zero:
         for problem in failed.values():
             _log.error(problem)
     failed |= dict(listing.problems)
-    dataset = PatchDataset(stores, labels)
+    dataset = PatchDataset(stores, reference)
     geometry = parts.patch_geometry(resolved.patches)
+    if fabric.is_global_zero:
+        keep_patches(run, dataset)
     pairs = find_pairs(dataset, neighbours=settings.neighbours, slice_distance=resolved.stego.neighbour_slices)
     identity = hash_content([[store.key for store in stores], parts.feature_facts(backbones, geometry)])
+    initial = initial_weights(resolved.stego.start) if resolved.stego.start else None
+    display = "rgb" if resolved.prepare.modality == "picture" else "tissue"
     voters: list[StegoRun] = []
     for number, folder in enumerate(record.voters):
         if number:
@@ -117,7 +126,8 @@ def train_run(
                 fabric=fabric,
                 seed=resolved.run.seed + number,
                 identity=identity,
-                view_features=parts.view_features(backbones, geometry, fabric.device),
+                view_features=parts.view_features(backbones, geometry, fabric.device, display),
+                initial=initial,
             )
         except OSError as error:  # of TensorBoard and the like, which do not name the file
             reason = why_not_written(error)
@@ -125,7 +135,8 @@ def train_run(
                 f"{run} must be writable, got {reason}; free space or choose another --run"
             ) from error
         if fabric.is_global_zero:
-            _name_methods(found, dataset, folder, resolved, parts.feature_facts(backbones, geometry))
+            meaning = meaning_of(scheme_of(resolved.naming, listing.scheme))
+            name_methods(found, dataset, folder, resolved, parts.feature_facts(backbones, geometry), meaning)
         voters.append(found)
     fabric.barrier()
     found = voters[0]
@@ -153,7 +164,7 @@ def stego_settings(config: Config) -> StegoSettings:
     Raises:
         MedsegError: the preset is unknown, or two numbers do not fit together.
     """
-    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices", "voters"})
+    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices", "voters", "start"})
     return settings_from_preset(
         config.stego.preset,
         **{name: value for name, value in numbers.items() if value is not None},
@@ -162,7 +173,7 @@ def stego_settings(config: Config) -> StegoSettings:
     )
 
 
-def _store_cases(
+def store_cases(
     cases: Sequence[Case], record: RunRecord, backbones: Sequence[Any], fabric: Fabric
 ) -> tuple[list[StoredPatches], dict[str, str]]:
     """Features of every case's patches, each process computing its share; a bad case is left out and said."""
@@ -239,26 +250,30 @@ def _label_patches(
     stores: Sequence[StoredPatches], cases: Sequence[Case], listing: Listing, config: Config
 ) -> tuple[list[np.ndarray | None], dict[str, str]]:
     """The labels in each case's patches, None where there is none; a label that does not fit is left out and named."""
-    images = {case.case_id: case.image for case in cases}
+    of_id = {case.case_id: case for case in cases}
+    scheme = scheme_of(config.naming, listing.scheme)
     found: list[np.ndarray | None] = []
     failed: dict[str, str] = {}
     for store in stores:
         patches = None
         if path := listing.labels.get(store.case_id):
             try:
-                labels = read_labels(path)
-                require_same_grid(read_grid(images[store.case_id]), grid_of(labels))
-                on_grid = np.asarray(parts.on_prepared_grid(labels, config.prepare))
+                on_grid = labels_of(path, of_id[store.case_id], config.prepare, scheme)
                 window = PatchGeometry(store.plane, store.geometry.size)
-                patches = cut_all(on_grid, store.locations, window)[:, 0].astype(np.int16)
+                patches = cut_all(on_grid[None], store.locations, window)[:, 0]
             except MedsegError as error:
                 failed[store.case_id] = str(error)
         found.append(patches)
     return found, failed
 
 
-def _name_methods(
-    found: StegoRun, dataset: PatchDataset, voter: Path, config: Config, facts: Mapping[str, Any]
+def name_methods(
+    found: StegoRun,
+    dataset: PatchDataset,
+    voter: Path,
+    config: Config,
+    facts: Mapping[str, Any],
+    classes: Sequence[ClassEntry],
 ) -> None:
     """Measure the clusters of every method of a voter, name them, and say why."""
     points = found.points
@@ -274,6 +289,7 @@ def _name_methods(
             points.case,
             clusters=method.clusters,
             labels=None if labels is None else np.where(uniform, labels, -1),
+            classes=classes,
         )
         parts.write_facts(folder, facts)
         naming = name_method(folder, config.naming, clusters=method.clusters)
@@ -283,6 +299,19 @@ def _name_methods(
             _log.info("  %s", reason)
         if name == config.reconstruct.method:
             write_classes(voter / "classes.yaml", naming)
+    if found.linear is not None:
+        folder = voter / "methods" / "linear"
+        parts.write_facts(folder, facts)
+        write_classes(folder / "classes.yaml", probe_naming(found.linear.clusters, classes))
+
+
+def probe_naming(classes: int, meaning: Sequence[ClassEntry]) -> Naming:
+    """Names of what the linear probe tells apart: its n-th answer is the class with the value n."""
+    known = {entry.value: entry for entry in meaning}
+    entries = [
+        replace(known.get(n, ClassEntry(n, f"class {n}", colour_of(n - 1))), clusters=(n,)) for n in range(1, classes)
+    ]
+    return Naming(tuple(entries), "training_labels", ("the linear probe was trained on the labels",))
 
 
 def _labels_at(found: StegoRun, dataset: PatchDataset) -> np.ndarray | None:

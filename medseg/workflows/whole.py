@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.files import require_folder
+from medseg.runs import open_run
 from medseg.scans.folders import find_cases, find_references
+from medseg.workflows.evaluation import evaluate_run
 from medseg.workflows.reconstruction import reconstruct_run
 from medseg.workflows.scoring import require_region, score_results
 from medseg.workflows.training import train_run
@@ -57,7 +59,11 @@ def run_all(
     lines = trained["lines"] + reconstructed["lines"]
     if references is None and find_cases(scans, frame=frame, skip=(out, run)).labels:
         references = scans
-    if references is not None:
+    if references is not None and open_run(run).config.prepare.modality == "picture":
+        scored = evaluate_run(run, scans, out / "evaluation", frame=frame)
+        answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
+        lines += scored["lines"]
+    elif references is not None:
         scored = score_results(out, references, scans=scans, region=region)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]

@@ -39,7 +39,7 @@ def test_suffixes_in_one_folder(tmp_path: Path) -> None:
     )
     assert [case.case_id for case in listing.cases] == ["002", "007"]
     assert {name: path.name for name, path in listing.labels.items()} == {"002": "002-Label.mha"}
-    assert "ignored, not a volume (.txt): readme.txt" in listing.notes
+    assert "ignored, not an image (.txt): readme.txt" in listing.notes
     assert "no brain mask for 007" in listing.notes
     assert "no label for 007" in listing.notes
 
@@ -89,7 +89,7 @@ def test_header_and_voxel_files_are_one_scan(tmp_path: Path) -> None:
 
 def test_img_without_header_is_said(tmp_path: Path) -> None:
     _touch(tmp_path, "a.img", "b.nii")
-    assert find_cases(tmp_path).notes == ("ignored, not a volume (.img): a.img",)
+    assert find_cases(tmp_path).notes == ("ignored, not an image (.img): a.img",)
 
 
 def test_nnunet_folders_pair_and_split(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_reader_knows_its_extensions() -> None:
     reader = ScanReader()
     assert reader.verify_suffix("a.NII.GZ")
     assert reader.verify_suffix(["a.mha", "b.nhdr"])
-    assert not reader.verify_suffix("a.png")
+    assert not reader.verify_suffix("a.txt")
     with pytest.raises(MedsegError, match="must be one file, got 2"):
         reader.read(["a.nii", "b.nii"])
 
@@ -177,7 +177,7 @@ def test_broken_file_is_one_clear_line(tmp_path: Path) -> None:
         "empty.nii.gz": (b"", "got an empty file"),
         "head.nii": (plain[:100], "must be a NIfTI file"),
         "alone.hdr": (plain[:344] + b"ni1\0" + plain[348:352], "must have its partner alone.img"),
-        "scan.png": (b"x", "must be one of"),
+        "scan.txt": (b"x", "must be a volume"),
     }
     for name, (content, words) in broken.items():
         (tmp_path / name).write_bytes(content)

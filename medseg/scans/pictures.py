@@ -1,0 +1,99 @@
+"""This file reads pictures, arrays and videos as images with values from 0 to 1.
+
+A picture is a volume [c, i, j, k] of row, column and *frame*, whose affine is one: its unit is the
+pixel. Values are scaled by the bit depth of the file and never by what it shows, so that a dark picture stays dark.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from monai.data import MetaTensor
+
+from medseg.scans.grids import Grid
+from medseg.scans.picture_files import read_frames, read_header
+from medseg.scans.values import mend_non_finite
+
+_log = logging.getLogger(__name__)
+_DEPTHS = (255, 65535)
+"""Largest values of 8 and 16 bits."""
+_DISPLAY_PERCENT = (0.5, 99.5)
+"""Percentiles that become 0 and 1 in an array whose values have no depth: hot pixels do not count."""
+_MOST_SAMPLED = 4_000_000
+"""Values that percentiles are taken from; more change nothing that can be seen, and sorting them takes long."""
+
+
+def read_picture(path: Path, *, frame: int | None = None) -> MetaTensor:
+    """Read grey values or colours, float32 [c, h, w, n] from 0 to 1; c is 1 or 3, the affine is one.
+
+    Whole numbers of 8 and 16 bits are divided by 255 and 65535; wider ones by whichever holds them.
+    Other arrays go from their 0.5 to their 99.5 percentile, and that is logged, unless they lie in 0..1.
+    What is transparent lies on black. A few values that are not finite become the least one.
+
+    Args:
+        path: the picture, array or video.
+        frame: which frame, from 0; all without it.
+
+    Raises:
+        MedsegError: the file cannot be read.
+    """
+    frames = read_frames(path, frame)
+    if frames.header.is_reduced:
+        _log.info("%s has 16 bits a colour, read as 8", path)
+    values = _scaled(path, frames.values)
+    if frames.alpha is not None:
+        _log.info("%s is transparent in places; it is laid on black", path)
+        values *= frames.alpha[..., None] / np.float32(255)
+    volume = torch.from_numpy(values).permute(3, 1, 2, 0).contiguous()
+    return MetaTensor(volume, meta=picture_metadata(path, volume.shape[1:]))
+
+
+def picture_grid(path: Path) -> Grid:
+    """Rows, columns and frames of a picture, from its header alone.
+
+    Raises:
+        MedsegError: the header is missing or broken.
+    """
+    header = read_header(path)
+    return Grid(str(path), (header.height, header.width, header.frames), np.eye(4))
+
+
+def picture_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Metadata of a volume [c, h, w, n] with the keys that scans have."""
+    return {
+        "affine": np.eye(4),
+        "original_affine": np.eye(4),
+        "spatial_shape": np.array(shape),
+        "space": "RAS",
+        "original_channel_dim": 0,
+        "filename_or_obj": str(path),
+    }
+
+
+def _scaled(path: Path, values: Shaped[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
+    """Values from 0 to 1 by the number of bits they are stored in."""
+    if values.dtype == bool:
+        return values.astype(np.float32)
+    depth = np.iinfo(values.dtype).max if values.dtype in (np.uint8, np.uint16) else None
+    if values.dtype.kind in "iu" and depth is None and values.min() >= 0:
+        # Arrays are 64 bits wide by habit, not because their picture is.
+        depth = next((largest for largest in _DEPTHS if values.max() <= largest), None)
+    with np.errstate(over="ignore"):  # what leaves the range becomes infinite and is counted next
+        scaled = values.astype(np.float32)
+    if depth:
+        scaled /= depth
+        return scaled
+    mend_non_finite(path, torch.from_numpy(scaled), "pixels")
+    if scaled.min() >= 0 and scaled.max() <= 1:
+        return scaled
+    sampled = scaled.reshape(-1)[:: -(-scaled.size // _MOST_SAMPLED)]
+    low, high = np.percentile(sampled, _DISPLAY_PERCENT)
+    if low == high:
+        low, high = scaled.min(), scaled.max()
+    _log.info("%s has values from %g to %g; %g to %g become 0 to 1", path, scaled.min(), scaled.max(), low, high)
+    return np.clip((scaled - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1).astype(np.float32)

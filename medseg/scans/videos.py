@@ -1,0 +1,65 @@
+"""This file reads the frames of a video (MP4, AVI, MOV, Matroska) as red, green and blue, turned as it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+
+from medseg.errors import MedsegError
+
+
+def read_video_header(path: Path) -> tuple[int, int, int]:
+    """Frames, rows and columns; only the first frame is decoded, the others are counted.
+
+    Raises:
+        MedsegError: the file is damaged or holds no video.
+    """
+    with _opened(path) as container:
+        first = next(container.decode(video=0), None)
+        if first is None:
+            raise MedsegError(f"{path} must hold at least one frame, got none; it is damaged, export it again")
+        height, width = _turned(first, np.empty((first.height, first.width))).shape
+    with _opened(path) as container:
+        # The number in a header is often missing or wrong; every packet that is not empty is a frame.
+        frames = sum(packet.size > 0 for packet in container.demux(video=0))
+    return frames, height, width
+
+
+def read_video(path: Path, frame: int | None = None) -> UInt8[np.ndarray, "n h w 3"]:
+    """All frames, or one.
+
+    Raises:
+        MedsegError: the file is damaged, or a frame cannot be decoded.
+    """
+    with _opened(path) as container:
+        frames = [
+            _turned(shown, shown.to_ndarray(format="rgb24"))
+            for number, shown in enumerate(container.decode(video=0))
+            if frame is None or number == frame
+        ]
+    if not frames:
+        raise MedsegError(f"{path} must hold frame {frame or 0}, got fewer; it is cut, export it again")
+    return np.stack(frames)
+
+
+def _turned(shown: av.VideoFrame, values: np.ndarray) -> np.ndarray:
+    """Phones store videos lying on their side, with the angle beside them."""
+    return np.rot90(values, round(shown.rotation / 90))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise MedsegError(f"{path} must hold a video, got none; choose another file")
+            yield container
+    except av.FFmpegError as error:
+        raise MedsegError(
+            f"{path} must be a whole video that FFmpeg reads, got {error.strerror!r}; export it again"
+        ) from error
