@@ -16,7 +16,7 @@ import typer
 from medseg import __version__
 
 app = typer.Typer(
-    help="Segment medical volumes with few or no labels. Research use only.",
+    help="Segment medical volumes and pictures with few or no labels. Research use only.",
     epilog="Start here:  medseg demo",
     no_args_is_help=True,
     add_completion=False,
@@ -34,7 +34,9 @@ ScansOption = Annotated[
 ]
 ConfigName = Annotated[
     str,
-    typer.Argument(metavar="CONFIG", help="A config file, or the name of a shipped one: tof_mra.", show_default=False),
+    typer.Argument(
+        metavar="CONFIG", help="A config file, or the name of a shipped one: tof_mra, pictures.", show_default=False
+    ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)]
 Overrides = Annotated[
@@ -110,7 +112,7 @@ def segment(
     from medseg.workflows.segmentation import segment_scans
 
     answer = segment_scans(scans, out, config=config, method=method, adapt=adapt, overrides=overrides, frame=frame)
-    return _answer(answer, as_json)
+    return answer_with(answer, as_json)
 
 
 @app.command(
@@ -145,7 +147,7 @@ def run(
     summary = run_all(
         config, scans, out, run=run_folder, references=references, region=region, overrides=overrides, frame=frame
     )
-    return _answer(summary, as_json)
+    return answer_with(summary, as_json)
 
 
 @app.command(
@@ -163,11 +165,11 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Train STEGO on a folder of scans; needs no label."""
+    """Train STEGO on a folder of scans or pictures; needs no label."""
     start_logging(quiet, verbose)
     from medseg.workflows.training import train_run
 
-    return _answer(train_run(config, scans, run_folder, overrides=overrides, frame=frame), as_json)
+    return answer_with(train_run(config, scans, run_folder, overrides=overrides, frame=frame), as_json)
 
 
 @app.command(
@@ -191,7 +193,7 @@ def reconstruct(
     start_logging(quiet, verbose)
     from medseg.workflows.reconstruction import reconstruct_run
 
-    return _answer(
+    return answer_with(
         reconstruct_run(run_folder, scans, out, compare=compare, held_out=held_out, overrides=overrides, frame=frame),
         as_json,
     )
@@ -217,6 +219,15 @@ def score(
         ),
     ] = None,
     region: Region = "all",
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE|NAME",
+            help="What label pictures mean: a classes.yaml, or a known data set.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -225,7 +236,7 @@ def score(
     start_logging(quiet, verbose)
     from medseg.workflows.scoring import score_results
 
-    return _answer(score_results(out, references, into=into, scans=scans, region=region), as_json)
+    return answer_with(score_results(out, references, into=into, scans=scans, region=region, classes=classes), as_json)
 
 
 @app.command(epilog="Example:  medseg demo -o demo")
@@ -238,7 +249,7 @@ def demo(
     start_logging(quiet, verbose)
     from medseg.workflows.demo import run_demo
 
-    return _answer(run_demo(out), as_json=False)
+    return answer_with(run_demo(out), as_json=False)
 
 
 @app.command(
@@ -265,7 +276,7 @@ def phantom(
     start_logging(quiet, verbose)
     from medseg.workflows.demo import write_phantom_folder
 
-    return _answer(write_phantom_folder(kind, out, cases=cases, seed=seed, hard=hard), as_json)
+    return answer_with(write_phantom_folder(kind, out, cases=cases, seed=seed, hard=hard), as_json)
 
 
 @app.command(epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")
@@ -285,7 +296,7 @@ def info(
     start_logging(quiet, verbose)
     from medseg.workflows.information import describe
 
-    return _answer(describe(what, frame=frame), as_json)
+    return answer_with(describe(what, frame=frame), as_json)
 
 
 def start_logging(quiet: bool, verbose: bool) -> None:
@@ -305,7 +316,7 @@ class _Line(logging.Formatter):
         return f"warning: {text}" if record.levelno >= logging.WARNING else text
 
 
-def _answer(answer: dict[str, Any], as_json: bool) -> int:
+def answer_with(answer: dict[str, Any], as_json: bool) -> int:
     """Print the answer; status 1 when a case failed."""
     if as_json:
         print(json.dumps(answer, indent=2, ensure_ascii=False, default=str))

@@ -89,8 +89,9 @@ def to_rgb(patches: Float[Tensor, "b c h w"], display: str = "tissue") -> Float[
     """Show prepared patches to a network trained on photographs.
 
     Pictures (display `rgb`) get ImageNet's normalisation as they are. In angiograms (`tissue`) brightness
-    j in tissue medians becomes the grey value 1 - 2^-j first. The window is fixed, so the same tissue looks the same in every patch (a window per patch throws
-    absolute brightness away, and divides by zero on a constant one). It is strictly monotone, so no
+    j in tissue medians becomes the grey value 1 - 2^-j first. The window is fixed, so the same tissue
+    looks the same in every patch (a window per patch throws absolute brightness away, and divides by
+    zero on a constant one). It is strictly monotone, so no
     vessel is clipped to white however bright in-flow makes it; tissue comes to mid-grey (.5, where
     ImageNet's mean lies) and vessels of 2-4 medians to .75-.94, the steepest range left to dim ones.
 

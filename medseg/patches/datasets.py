@@ -72,7 +72,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         return len(self.store_index)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Patch `index`: features `d hf wf`, image `h w` or `3 h w`, salience `hf wf` (largest in a cell), labels `h w`."""
+        """Patch `index`: features `d hf wf`, image `h w` or `3 h w`, salience `hf wf`, labels `h w`."""
         store, patch = self.stores[self.store_index[index]], int(self.patch_index[index])
         features = _tensor(store.features(patch))
         item = {

@@ -1,11 +1,12 @@
 """This file turns class probabilities of pictures into labels, in which every pixel has the likeliest class.
 
-Class probabilities leave out the background (value 0); what they lack to 1 is its probability.
+Class probabilities leave out the background (value 0); what they lack to 1 is its probability. *Shares* are the
+probabilities of all, background first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,31 +17,51 @@ from medseg.reconstruction.dense_crf import dense_crf
 _LEAST = 1e-6
 
 
-def label_pictures(
+def picture_shares(
     classes: Float[np.ndarray, "c h w n"],
-    values: Sequence[int],
     pictures: Float[np.ndarray, "3 h w n"],
     steps: Sequence[tuple[str, Mapping[str, float]]],
-) -> UInt8[np.ndarray, "h w n"]:
-    """Label every pixel with its likeliest class.
+) -> Float[np.ndarray, "c1 h w n"]:
+    """Shares of background and classes in every pixel.
 
     Args:
         classes: probability of each class, background left out.
-        values: value of each class.
         pictures: display values 0 to 1.
         steps: `crf` with its numbers, see `medseg.reconstruction.dense_crf`, or none.
     """
     numbers: dict[str, Any] | None = next((dict(numbers) for name, numbers in steps if name == "crf"), None)
     if numbers is not None and "iterations" in numbers:
         numbers["iterations"] = int(numbers["iterations"])
-    table = np.array([0, *values], dtype=np.uint8)
-    labels = np.zeros(classes.shape[1:], np.uint8)
-    for index in range(classes.shape[3]):
-        background = 1 - classes[..., index].sum(0, keepdims=True)
-        shares = np.concatenate([background, classes[..., index]]).clip(_LEAST)
-        if numbers is not None:
+    shares = np.concatenate([1 - classes.sum(0, keepdims=True), classes]).clip(_LEAST)
+    if numbers is not None:
+        for index in range(shares.shape[3]):
+            frame = shares[..., index]
             picture = np.ascontiguousarray(np.moveaxis(pictures[..., index], 0, -1))
-            occurs = shares.max((1, 2)) > _LEAST  # a class that is nowhere costs as much as any other
-            shares[occurs] = dense_crf(picture, np.log(shares[occurs]), **numbers)
-        labels[..., index] = table[shares.argmax(0)]
+            occurs = frame.max((1, 2)) > _LEAST  # a class that is nowhere costs as much as any other
+            frame[occurs] = dense_crf(picture, np.log(frame[occurs]), **numbers)
+    return shares
+
+
+def likeliest(
+    shares: Float[np.ndarray, "c1 h w n"],
+    values: Sequence[int],
+    bring_back: Callable[[Float[np.ndarray, "1 h w n"]], Float[np.ndarray, "1 h0 w0 n"]] = lambda share: share,
+) -> UInt8[np.ndarray, "h0 w0 n"]:
+    """Label every pixel with its likeliest class.
+
+    Args:
+        shares: of background and classes.
+        values: value of each class.
+        bring_back: takes a share to another grid. Shares are brought there one by one, so that the borders between
+            classes are as fine as that grid and memory does not grow with the number of classes.
+    """
+    labels, best = None, None
+    for value, share in zip((0, *values), shares, strict=True):
+        there = bring_back(share[None])[0]
+        if labels is None or best is None:
+            labels, best = np.full(there.shape, value, np.uint8), there.copy()
+            continue
+        wins = there > best
+        labels[wins], best[wins] = value, there[wins]
+    assert labels is not None
     return labels

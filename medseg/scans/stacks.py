@@ -1,6 +1,6 @@
 """This file turns frames of pictures into a volume that viewers show upright, and back.
 
-*Frames* are `h w n`: row from the top, column from the left, frame. A *stack* is `w h n` with the affine `STACK_AFFINE`:
+*Frames* are `h w n`: row from the top, column from the left, frame. A *stack* is `w h n` with the `STACK_AFFINE`:
 its first axis runs from the patient's right to the left and its second upwards, so that ITK-SNAP and 3D Slicer show
 each frame as the picture looks. Unit: pixels, because pictures state no millimetres.
 """

@@ -23,7 +23,7 @@ from medseg.files import CannotWriteError, hash_content, hash_file, require_fold
 from medseg.naming.classes import ClassEntry, write_classes
 from medseg.prepare.chain import invert, prepare_case, voxel_spacing
 from medseg.prepare.vesselness import scratch_array
-from medseg.reconstruction.pictures import label_pictures
+from medseg.reconstruction.pictures import likeliest, picture_shares
 from medseg.reconstruction.refine import Volume, refine, require_steps
 from medseg.review.plots import mip_picture, overlay_picture
 from medseg.runs import open_run, relative_source, versions
@@ -212,8 +212,7 @@ class CaseWriter:
         )
         files: list[Path] = []
         for name, class_probabilities in probabilities.items():
-            labels = self._labels(name, class_probabilities, sample)
-            on_source = _on_source(labels[None], sample, nearest=True)[0]
+            labels, on_source = self._labels(name, class_probabilities, sample)
             files += target.labels("seg" if name == main else f"comparison/{name}", on_source)
             if name == main:
                 kept, written = labels, on_source
@@ -248,13 +247,17 @@ class CaseWriter:
         found += [f"{name} {amount:.2f} ml" for name, amount in manifest["ml"].items()]
         _log.info("%s: %s, %.0f s", case.case_id, ", ".join(found) or "no class", manifest["seconds"])
 
-    def _labels(self, name: str, classes: np.ndarray, sample: Mapping[str, Any]) -> np.ndarray:
-        """A method's mask on the prepared grid."""
+    def _labels(self, name: str, classes: np.ndarray, sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """A method's mask on the prepared and on the stored grid."""
         values, steps = self.predictor.values, self.config.reconstruct.refine
         if self.config.prepare.modality == "picture":
-            return label_pictures(classes, values, np.asarray(sample["image"]), steps)
+            shares = picture_shares(classes, np.asarray(sample["image"]), steps)
+            full = likeliest(shares, values, lambda share: _on_source(share, sample, nearest=False))
+            return likeliest(shares, values), full
         # The flux rule comes with its own edge, and is the same row in every table.
-        return _refined(classes, values, parts.refinement_volume(sample), FLUX_STEPS if name == "flux" else steps)
+        steps = FLUX_STEPS if name == "flux" else steps
+        labels = _refined(classes, values, parts.refinement_volume(sample), steps)
+        return labels, _on_source(labels[None], sample, nearest=True)[0]
 
     def _write_maps(
         self, target: CaseFiles, sample: Mapping[str, Any], classes: np.ndarray, uncertain: np.ndarray

@@ -70,7 +70,7 @@ def thin_slabs(monkeypatch):
     """Slabs of four slices, and a plain to_rgb where the real one would load timm."""
     monkeypatch.setattr(windows, "_SLAB_SLICES", 4)
     rgb = ModuleType("medseg.features.backbones")
-    rgb.to_rgb = lambda patches: patches[:, :1].expand(-1, 3, -1, -1)
+    rgb.to_rgb = lambda patches, display: patches[:, :1].expand(-1, 3, -1, -1)
     monkeypatch.setitem(sys.modules, "medseg.features.backbones", rgb)
 
 

@@ -67,7 +67,7 @@ def test_the_lookup_table_names_every_voxel_and_refuses_foreign_clusters() -> No
         (f"classes:\n  - {LINE.replace('[3]', '[true]')}\n", "list of whole numbers"),
         (f"classes:\n  - {LINE.replace('1,', '256,', 1)}\n", "1..255, got 256"),
         (f"classes:\n  - {LINE.replace('#e6194b', 'red')}\n", "colour of class 1"),
-        ("classes:\n  - {value: 1, name: vessel}\n", "must have the key 'clusters'"),
+        ("classes:\n  - {value: 1, clusters: [3]}\n", "must have the key 'name'"),
         (f"classes: {LINE}\n", "must be a list"),
         ("[1, 2\n", "readable YAML"),
         ("", "mapping of keys, got None"),

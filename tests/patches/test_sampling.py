@@ -97,7 +97,23 @@ def test_a_volume_with_fewer_windows_gives_what_it_has():
     assert locations.tolist() == [[0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+def test_five_are_the_corners_and_the_centre_of_every_slice():
+    locations = sample_locations(
+        (20, 31, 2), PatchGeometry("axial", 8), None, None, per_case=99, salient_fraction=0, scheme="five", seed=0
+    )
+    corners = [(0, 0), (0, 23), (6, 11), (12, 0), (12, 23)]
+    assert locations.tolist() == [[k, row, column] for k in range(2) for row, column in corners]
+    some = sample_locations(
+        (20, 31, 9), PatchGeometry("axial", 8), None, None, per_case=7, salient_fraction=0, scheme="five", seed=0
+    )
+    assert len(some) == 7
+    small = sample_locations(
+        (8, 8, 1), PatchGeometry("axial", 8), None, None, per_case=7, salient_fraction=0, scheme="five", seed=0
+    )
+    assert small.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "five"])
 def test_a_scheme_keeps_its_share_and_the_same_seed_gives_the_same_patches(scan, scheme):
     fraction = 1.0 if scheme == "all" else 0.25
     pool = {tuple(location) for location in draw(scan).tolist()}
@@ -155,7 +171,7 @@ def test_positions_spread_in_the_plane_and_latents_in_the_latent():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"scheme": "SOTA"}, "patches.scheme must be one of all, R, C, CF, CFW, CFX, CFWX, got 'SOTA'"),
+        ({"scheme": "SOTA"}, "patches.scheme must be one of all, R, C, CF, CFW, CFX, CFWX, five, got 'SOTA'"),
         ({"scheme": "R", "scheme_fraction": 5}, r"patches.scheme_fraction must be in \(0, 1\], got 5"),
         ({"scheme": "R", "scheme_fraction": 0}, "patches.scheme_fraction must be in"),
         ({"scheme": "all", "scheme_fraction": 0.5}, "patches.scheme_fraction must be 1 with patches.scheme all"),

@@ -32,6 +32,12 @@ class Halves:
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
         return torch.cat([features * 0.25, features * 0.75, 1 - features], dim=1)
 
+    def codes(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+    def log_probabilities_of(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.probabilities(codes).log()
+
 
 @pytest.mark.parametrize("planes", [("axial",), ("axial", "coronal", "sagittal")], ids=" ".join)
 @pytest.mark.parametrize("overlap", [0.0, 0.5])

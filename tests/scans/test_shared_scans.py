@@ -34,7 +34,13 @@ _FIELDS = ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "srow_x", 
 _FIELDS += ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 # Doubtful files that are read, as images and as labels; everything else in the folder is refused.
 _READ_AS_IMAGE = {"nan_voxels", "inf_voxels", "label_float_values", "label_out_of_range"}
-_READ_AS_IMAGE |= {"label_other_grid", "label_shifted_origin", "label_other_spacing", "label_mirrored_affine"}
+_READ_AS_IMAGE |= {
+    "label_other_size",
+    "label_other_grid",
+    "label_shifted_origin",
+    "label_other_spacing",
+    "label_mirrored_affine",
+}
 _READ_AS_LABEL = {"all_zero", "constant", "label_empty", *(n for n in _READ_AS_IMAGE if n.startswith("label"))}
 _READ_AS_LABEL -= {"label_float_values", "label_out_of_range"}
 

@@ -30,7 +30,8 @@ NAN = float("nan")
 def row(
     case_id: str, method: str = "STEGO", *, dice: float = 0.5, cldice: float = 0.5, hd95: float = 1.0, **more
 ) -> ScoreRow:
-    scores = dict.fromkeys(METRICS, 0.0) | {"dice": dice, "cldice": cldice, "hd95_mm": hd95}
+    of_volumes = [metric for metric in METRICS if not metric.endswith("_px")]
+    scores = dict.fromkeys(of_volumes, 0.0) | {"dice": dice, "cldice": cldice, "hd95_mm": hd95}
     return ScoreRow(case_id, method, scores, **more)
 
 
