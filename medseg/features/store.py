@@ -126,10 +126,10 @@ def store_key(
     return hash_content(content)
 
 
-def stored_bytes(patches: int, geometry: PatchGeometry, backbones: Sequence[Any]) -> int:
-    """Disk space in bytes that so many stored patches take."""
+def stored_bytes(patches: int, geometry: PatchGeometry, backbones: Sequence[Any], channels: int = 1) -> int:
+    """Disk space in bytes that so many stored patches take, whose images have so many channels."""
     dim, hf, wf = feature_shape(geometry, backbones)
-    return 2 * patches * (dim * hf * wf + 4 * geometry.size**2)  # three colours and salience
+    return 2 * patches * (dim * hf * wf + (channels + 1) * geometry.size**2)
 
 
 def extract_case(
@@ -163,6 +163,7 @@ def extract_case(
         raise MedsegError(
             f"{case_id} must have at least one patch, got none; check its mask, or set patches.empty to keep"
         )
+    channels = int(sample["image"].shape[0])
     place = Path(folder) / key[:16]
     complete = _complete(place, key, locations)
     if complete is not None:
@@ -176,12 +177,11 @@ def extract_case(
             "device": str(device),
         }
         done = _begun(place, writing)
-        _require_space(place, case_id, stored_bytes(len(locations) - done, geometry, backbones))
+        _require_space(place, case_id, stored_bytes(len(locations) - done, geometry, backbones, channels))
         _save(place / "locations.npy", locations)
         unmagnified = replace(geometry, magnification=1, neighbours=0)
         for name in ("image", "salience"):
-            channels = sample[name].shape[0]
-            colours = (channels,) if channels > 1 else ()
+            colours = (channels,) if name == "image" and channels > 1 else ()
             with _Rows(place / f"{name}.npy", (len(locations), *colours, geometry.size, geometry.size), 0) as file:
                 for location in locations:
                     patch = cut_all(sample[name], [location], unmagnified)
@@ -199,7 +199,7 @@ def extract_case(
         "geometry": asdict(geometry),
         "backbones": [{"name": backbone.name, "fingerprint": backbone.fingerprint} for backbone in backbones],
         "features": shape,
-        "bytes": stored_bytes(len(locations), geometry, backbones),
+        "bytes": stored_bytes(len(locations), geometry, backbones, channels),
     }
     write_json(place / "index.json", index)
     (place / "progress.json").unlink(missing_ok=True)
