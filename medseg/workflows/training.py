@@ -282,6 +282,7 @@ def name_methods(
     labels = _labels_at(found, dataset)
     for name, method in found.methods.items():
         folder = voter / "methods" / name
+        (folder / "choice.json").unlink(missing_ok=True)  # it told of clusters that are no more
         write_cards(
             folder,
             found.assignments[name],

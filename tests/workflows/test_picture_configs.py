@@ -37,7 +37,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.manual_seed(0)
     tiny = VisionTransformer(img_size=32, patch_size=8, num_classes=0, embed_dim=48, depth=2, num_heads=6)
     for name, model in (("vit", tiny), ("resnet", timm.create_model("resnet50", num_classes=0))):
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / f"{name}.safetensors")
+        tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(tensors, folder / f"{name}.safetensors")
     return {name: folder / f"{name}.safetensors" for name in ("vit", "resnet")}
 
 
