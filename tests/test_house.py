@@ -75,9 +75,20 @@ def _name(requirement: str) -> str:
         *(
             f"scripts/{name}.py"
             for name in (
-                "convert_dataset", "crop_datasets", "demo_segmentation", "download_datasets", "download_models",
-                "eval_segmentation", "fix_label_pixel", "plot_dino_correspondence", "plot_potsdam", "plot_pr_curves",
-                "precompute_knns", "remove_blacks", "train_segmentation", "train_shipped_student",
+                "convert_dataset",
+                "crop_datasets",
+                "demo_segmentation",
+                "download_datasets",
+                "download_models",
+                "eval_segmentation",
+                "fix_label_pixel",
+                "plot_dino_correspondence",
+                "plot_potsdam",
+                "plot_pr_curves",
+                "precompute_knns",
+                "remove_blacks",
+                "train_segmentation",
+                "train_shipped_student",
             )
         ),
         "scripts/volume_reconstruction.py",

@@ -146,6 +146,8 @@ def _first_mistake(error: ValidationError, source: str) -> str:
         prefix = "".join(f"{part}." for part in where[:-1])
         advice = f"did you mean {prefix}{near[0]}?" if near else f"the keys here are {', '.join(fields)}"
         return f"{source}: {name} must be a known key, got {name}; {advice}"
+    if mistake["type"] == "missing":  # only in a run's own record: every config that is read from YAML has the defaults
+        return f"{source}: {name} must be given, got nothing; another version of medseg wrote this, train a new run"
     reason = mistake["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
     return f"{source}: {name} must be valid, got {mistake['input']!r}; {reason}"

@@ -158,6 +158,7 @@ class Stego(Section):
     clusters: Annotated[int, Field(ge=2)] | None
     extra_clusters: Count
     neighbours: Positive | None
+    partners: Literal["other_patients", "nearest"]
     neighbour_slices: Count
     negatives: Count
     feature_samples: Positive

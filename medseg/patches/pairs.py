@@ -32,7 +32,9 @@ def mean_features(patches: PatchDataset) -> Float[Tensor, "n d"]:
     return functional.normalize(torch.from_numpy(np.stack(means)), dim=1)
 
 
-def find_pairs(patches: PatchDataset, *, neighbours: int = 7, slice_distance: int = 8) -> Int[np.ndarray, "n k"]:
+def find_pairs(
+    patches: PatchDataset, *, neighbours: int = 7, slice_distance: int = 8, others_first: bool = True
+) -> Int[np.ndarray, "n k"]:
     """For each patch its `neighbours` best partners, the best first; see `nearest_patches`."""
     stores = patches.stores
     return nearest_patches(
@@ -42,6 +44,7 @@ def find_pairs(patches: PatchDataset, *, neighbours: int = 7, slice_distance: in
         slices=np.concatenate([np.asarray(store.locations)[:, 0] for store in stores]),
         neighbours=neighbours,
         slice_distance=slice_distance,
+        others_first=others_first,
     )
 
 
@@ -50,9 +53,10 @@ def nearest_patches(
     *,
     patients: Sequence[str],
     scans: Sequence[object],
-    slices: Int[np.ndarray, "n"],
+    slices: Int[np.ndarray, " n"],
     neighbours: int,
     slice_distance: int = 8,
+    others_first: bool = True,
     chunk: int = 1024,
 ) -> Int[np.ndarray, "n k"]:
     """Exact nearest neighbours by cosine, computed in chunks.
@@ -67,6 +71,7 @@ def nearest_patches(
         slices: slice number of each patch.
         neighbours: partners of each patch, k; where fewer are permitted, they repeat from the best on.
         slice_distance: patches of one scan closer than so many slices do not count as partners.
+        others_first: False takes the nearest patches whoever they are of, as published; near slices stay excluded.
         chunk: patches compared with all others at a time.
 
     Returns:
@@ -82,7 +87,7 @@ def nearest_patches(
     for first in track(range(0, count, chunk), "pairing patches"):
         rows = slice(first, min(first + chunk, count))
         similarity = means[rows] @ means.T
-        same_patient = patient_id[rows, None] == patient_id
+        same_patient = (patient_id[rows, None] == patient_id) & others_first
         near = (scan_id[rows, None] == scan_id) & ((slice_id[rows, None] - slice_id).abs() < slice_distance)
         tier = torch.where(near, _NEAR_SLICE, torch.where(same_patient, _SAME_PATIENT, _OTHER_PATIENT))
         tier[torch.arange(len(tier)), torch.arange(first, rows.stop)] = _ITSELF

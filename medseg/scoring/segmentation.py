@@ -21,7 +21,7 @@ from jaxtyping import Float, Integer
 
 from medseg.files import write_json, write_text
 from medseg.naming.matching import accuracy, class_iou, mean_iou
-from medseg.scoring.tables import LABEL_FREE, safe_cell
+from medseg.scoring.tables import LABEL_FREE, safe_cell, without_nan
 
 METRICS = {"mean_iou": "mIoU", "accuracy": "Accuracy", "mean_dice": "Dice"}
 """What is said of all classes together, by its published name."""
@@ -134,15 +134,6 @@ def write_segmentation_json(path: Path, rows: Sequence[SegmentationScores], *, f
         ],
     }
     write_json(path, without_nan(content))
-
-
-def without_nan(content: Any) -> Any:
-    """The same plain content with None for every number that is not finite, which JSON does not know."""
-    if isinstance(content, Mapping):
-        return {key: without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _cell(number: float) -> str:

@@ -264,7 +264,7 @@ def write_scores_json(path: Path, rows: Sequence[ScoreRow], *, seed: int = 0, fa
             {**asdict(entry), "label_free": entry.naming in LABEL_FREE} for entry in aggregate(rows, seed=seed)
         ],
     }
-    write_json(path, _without_nan(content))
+    write_json(path, without_nan(content))
 
 
 def write_evaluation_results(path: Path, rows: Sequence[ScoreRow], *, dataset: str, method: str) -> None:
@@ -336,10 +336,10 @@ def _yes_no(answer: bool) -> str:
     return "yes" if answer else "no"
 
 
-def _without_nan(content: Any) -> Any:
+def without_nan(content: Any) -> Any:
     """The same content with None for every number that is not finite."""
     if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
+        return [without_nan(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -19,10 +19,10 @@ class View(NamedTuple):
 
     centre: Float[Tensor, "b 2"]
     half: Float[Tensor, "b 2"]
-    flipped: Bool[Tensor, "b"]
-    brightness: Float[Tensor, "b"]
-    contrast: Float[Tensor, "b"]
-    blur_sigma: Float[Tensor, "b"]
+    flipped: Bool[Tensor, " b"]
+    brightness: Float[Tensor, " b"]
+    contrast: Float[Tensor, " b"]
+    blur_sigma: Float[Tensor, " b"]
 
 
 def draw_view(batch: int, generator: torch.Generator) -> View:

@@ -40,10 +40,10 @@ class PointSample:
     """
 
     features: Float[Tensor, "n d"]
-    image: Float[np.ndarray, "n"]
-    salience: Float[np.ndarray, "n"]
-    case: Int[np.ndarray, "n"]
-    patch: Int[np.ndarray, "n"]
+    image: Float[np.ndarray, " n"]
+    salience: Float[np.ndarray, " n"]
+    case: Int[np.ndarray, " n"]
+    patch: Int[np.ndarray, " n"]
     cell: Int[np.ndarray, "n 2"]
     grid: tuple[int, int]
     salient: np.ndarray
@@ -107,14 +107,14 @@ def sample_points(
     )
 
 
-def _some_patches(dataset: PatchDataset, random: np.random.Generator) -> Int[np.ndarray, "m"]:
+def _some_patches(dataset: PatchDataset, random: np.random.Generator) -> Int[np.ndarray, " m"]:
     """All patches, or so many of them that a large set stays affordable."""
     if len(dataset) <= _MOST_PATCHES:
         return np.arange(len(dataset))
     return np.sort(random.choice(len(dataset), _MOST_PATCHES, replace=False))
 
 
-def _salience(dataset: PatchDataset, index: int) -> Float[np.ndarray, "p"]:
+def _salience(dataset: PatchDataset, index: int) -> Float[np.ndarray, " p"]:
     """Salience of a patch on its feature grid, flat."""
     return dataset.salience(index).numpy().ravel()
 

@@ -31,7 +31,7 @@ class FittedMethods(NamedTuple):
 
     methods: dict[str, ClusterModel]
     points: PointSample
-    assignments: dict[str, Int[np.ndarray, "n"]]
+    assignments: dict[str, Int[np.ndarray, " n"]]
     health: CodeHealth
 
 

@@ -89,11 +89,11 @@ class ClusterModel(nn.Module):
         """Probability of each cluster in each pixel; they sum to 1."""
         return (self.sharpness * nearness(self.codes(features), self.prototypes, self.metric)).softmax(1)
 
-    def assign(self, features: Float[Tensor, "n d"]) -> Int[Tensor, "n"]:
+    def assign(self, features: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """Nearest cluster of loose points; a pyramid's head has none to give."""
         return self.assign_codes(self.codes(features.T[None, :, :, None])[0, :, :, 0].T)
 
-    def assign_codes(self, codes: Float[Tensor, "n e"]) -> Int[Tensor, "n"]:
+    def assign_codes(self, codes: Float[Tensor, "n e"]) -> Int[Tensor, " n"]:
         """Nearest cluster of loose codes."""
         return nearness(codes, self.prototypes, self.metric).argmax(1)
 
@@ -128,7 +128,7 @@ class LinearModel(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, name: str, head: AnyHead, weight: Float[Tensor, "k e"], bias: Float[Tensor, "k"]) -> None:
+    def __init__(self, name: str, head: AnyHead, weight: Float[Tensor, "k e"], bias: Float[Tensor, " k"]) -> None:
         super().__init__()
         self.name, self.head = name, head
         self.register_buffer("weight", weight.detach().clone())
@@ -162,11 +162,11 @@ class LinearModel(nn.Module):
         """Probability of each class in each pixel; they sum to 1."""
         return self.log_probabilities(features).exp()
 
-    def assign(self, features: Float[Tensor, "n d"]) -> Int[Tensor, "n"]:
+    def assign(self, features: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """Most probable class of loose points; a pyramid's head has none to give."""
         return self.assign_codes(self.codes(features.T[None, :, :, None])[0, :, :, 0].T)
 
-    def assign_codes(self, codes: Float[Tensor, "n e"]) -> Int[Tensor, "n"]:
+    def assign_codes(self, codes: Float[Tensor, "n e"]) -> Int[Tensor, " n"]:
         """Most probable class of loose codes."""
         return functional.linear(codes, self.weight, self.bias).argmax(1)
 

@@ -13,7 +13,7 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def colour(labels: Int[Tensor, "*grid"]) -> Float[Tensor, "3 *grid"]:
+def colour(labels: Int[Tensor, "*grid"]) -> Float[Tensor, " 3 *grid"]:
     """A colour for each label; unknown ones (negative) are black."""
     palette = torch.tensor([*_COLOURS, (0.0, 0.0, 0.0)])
     index = torch.where(labels < 0, len(_COLOURS), labels % len(_COLOURS))

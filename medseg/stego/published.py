@@ -73,7 +73,7 @@ class PublishedStego:
 
     head: AnyHead
     prototypes: Float[Tensor, "k e"]
-    linear: tuple[Float[Tensor, "c e"], Float[Tensor, "c"]] | None
+    linear: tuple[Float[Tensor, "c e"], Float[Tensor, " c"]] | None
     decoder: dict[str, Tensor] | None
     backbone: PublishedBackbone | None
     classes: int

@@ -101,7 +101,7 @@ def derangements(count: int, draws: int, generator: torch.Generator) -> Int[Tens
     return torch.stack(found) if found else torch.empty((0, count), dtype=torch.int64)
 
 
-def salient_pixels(mask: Bool[Tensor, "b h w"], picks: Float[Tensor, "b *p"]) -> tuple[Tensor, Tensor]:
+def salient_pixels(mask: Bool[Tensor, "b h w"], picks: Float[Tensor, "  b *p"]) -> tuple[Tensor, Tensor]:
     """Rows and columns of mask pixels, counted in row-major order and chosen by `picks` in [0, 1).
 
     An image without any mask pixel is treated as if all were in the mask.
@@ -160,7 +160,7 @@ def corners(
 
 
 def gather_pixels(
-    values: Float[Tensor, "a c h w"], index: Int[Tensor, "b p q"], rows: Int[Tensor, "b"] | None = None
+    values: Float[Tensor, "a c h w"], index: Int[Tensor, "b p q"], rows: Int[Tensor, " b"] | None = None
 ) -> Float[Tensor, "b c p q"]:
     """The values of chosen pixels, laid out like a map; `rows` says which map each row of `index` reads."""
     channels, (_, points, near) = values.shape[1], index.shape

@@ -70,7 +70,7 @@ class StegoRun:
 
     methods: Mapping[str, ClusterModel]
     points: PointSample
-    assignments: Mapping[str, Int[np.ndarray, "n"]]
+    assignments: Mapping[str, Int[np.ndarray, " n"]]
     health: CodeHealth
     shifts: Terms
     steps: int

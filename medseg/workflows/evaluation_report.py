@@ -27,12 +27,11 @@ from medseg.scoring.segmentation import (
     mean_dice,
     overall,
     published_names,
-    without_nan,
     write_segmentation_csv,
     write_segmentation_json,
 )
 from medseg.scoring.statistics import PairedTest, corrected, paired_test, patient_intervals
-from medseg.scoring.tables import LABEL_FREE
+from medseg.scoring.tables import LABEL_FREE, without_nan
 from medseg.workflows.evaluation_naming import (
     MOST_FREQUENT,
     ORACLE,

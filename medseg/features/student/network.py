@@ -92,7 +92,7 @@ def first_network(widths: Sequence[int], seed: int) -> StudentNet:
         return StudentNet(widths)
 
 
-def network_inputs(image: Float[Tensor, "*grid"], contrast_scale: float) -> Float[Tensor, "2 *grid"]:
+def network_inputs(image: Float[Tensor, "*grid"], contrast_scale: float) -> Float[Tensor, " 2 *grid"]:
     """What the network is shown: brightness `log(j + .2)` and enhancement `2 min((j - 1) / C, 2)`.
 
     Args:

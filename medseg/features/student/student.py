@@ -63,8 +63,8 @@ class Student:
     def __init__(
         self,
         net: StudentNet,
-        mean: Float[Tensor, "w"],
-        std: Float[Tensor, "w"],
+        mean: Float[Tensor, " w"],
+        std: Float[Tensor, " w"],
         card: Mapping[str, Any] | None = None,
     ) -> None:
         self.net = net.cpu().eval().requires_grad_(False)

@@ -85,17 +85,17 @@ class StudentVolume:
         return self._mapped(self._label_folder / "labels.npy")
 
     @cached_property
-    def positives(self) -> Int64[np.ndarray, "n"]:
+    def positives(self) -> Int64[np.ndarray, " n"]:
         """Flat positions of positives, at most 100,000 of them; empty where the volume has none."""
         return _read(self._label_folder / "positives.npy")
 
     @cached_property
-    def points(self) -> Int64[np.ndarray, "n"]:
+    def points(self) -> Int64[np.ndarray, " n"]:
         """Flat positions: the first half uniform in the region, the second among its most salient voxels."""
         return _read(self.folder / "points.npy")
 
     @property
-    def uniform_points(self) -> Int64[np.ndarray, "n"]:
+    def uniform_points(self) -> Int64[np.ndarray, " n"]:
         """The points that are uniform in the region."""
         return self.points[: len(self.points) // 2]
 
@@ -177,7 +177,7 @@ def _save_labels(folder: Path, labels: UInt8[np.ndarray, "i j k"]) -> None:
     _save(folder / "labels.npy", labels)  # last, so that it tells that both are there
 
 
-def _draw_points(region: UInt8[np.ndarray, "i j k"], salience: np.ndarray) -> Int64[np.ndarray, "n"]:
+def _draw_points(region: UInt8[np.ndarray, "i j k"], salience: np.ndarray) -> Int64[np.ndarray, " n"]:
     """Uniform, then salient points; where nothing stands out all are uniform."""
     rng = np.random.default_rng(0)
     inside = np.flatnonzero(region)
