@@ -33,6 +33,13 @@ def test_a_config_survives_the_run_folder() -> None:
     assert config_from_plain(as_plain(config), "run.yaml") == config
 
 
+def test_a_run_of_another_version_is_said_in_one_line() -> None:
+    plain = as_plain(load_config("tof_mra"))
+    del plain["stego"]["neighbours"]
+    with pytest.raises(MedsegError, match=r"run\.yaml: stego\.neighbours must be given, got nothing; another version"):
+        config_from_plain(plain, "run.yaml")
+
+
 def test_an_override_changes_one_key_and_leaves_its_neighbours() -> None:
     plain, changed = as_plain(load_config("tof_mra")), as_plain(load_config("tof_mra", ["stego.steps=7"]))
     assert changed["stego"].pop("steps") == 7
@@ -61,6 +68,14 @@ def test_a_wrong_override_is_one_line_that_names_the_right_key(override: str, wo
         load_config("tof_mra", [override])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named_without_all_the_others() -> None:
+    plain = as_plain(load_config("tof_mra"))
+    del plain["stego"]["steps"]
+    with pytest.raises(MedsegError, match=r"^run\.yaml: stego\.steps must be given, got nothing; ") as caught:
+        config_from_plain(plain, "run.yaml")
+    assert "code_dim" not in str(caught.value)
 
 
 def test_an_unknown_config_lists_the_shipped_ones() -> None:

@@ -32,6 +32,9 @@ BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
 """Of a scan's grey values, what is shown as black and as white; one window for all of its slices."""
 LEAST_RESIZE = 16
 """Pixels of the shorter side below which nothing is recognised, one cell of most backbones."""
+LONGEST_SIDE = 40
+"""Longer sides end at so many times `resize`, and the shorter follows: a strip of 1 x 4000 pixels would else become one of
+320 x 1 280 000."""
 EDGE_SHARE = 1 / 100
 """Scale of the edges that are salient, in shorter sides: 3 pixels of 320."""
 SALIENT_PERCENTILE = 99.0
@@ -99,8 +102,8 @@ class Resizedd(MapTransform):
         for key in self.key_iterator(data):
             stored: MetaTensor = data[key]
             height, width, frames = stored.shape[1:]
-            longer = max(self.side, round(max(height, width) * self.side / min(height, width)))
-            size = (self.side, longer) if height <= width else (longer, self.side)
+            scale = min(self.side / min(height, width), LONGEST_SIDE * self.side / max(height, width))
+            size = (max(1, round(height * scale)), max(1, round(width * scale)))
             factors = (height / size[0], width / size[1], 1.0)
             if key == "image":
                 stored = _smoothed(stored, factors)

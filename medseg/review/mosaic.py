@@ -25,6 +25,8 @@ Place = tuple[int, int]
 _LETTERED = re.compile(r"^(.*?)[ _-]*r(?:ow)?[ _-]*(\d+)[ _-]*c(?:ol(?:umn)?)?[ _-]*(\d+)$", re.IGNORECASE)
 _SIDE_PIXELS = 1200
 """Longest side of a map in a picture that shows several side by side."""
+_HEAD, _GAP = 30, 8  # pixels above the maps, and around them
+_LINE, _SWATCH = 20, 12  # pixels of a line of a legend, and of the side of a class's colour
 
 
 class TileName(NamedTuple):
@@ -111,23 +113,58 @@ def mosaic(
     return whole
 
 
-def side_by_side(maps: Mapping[str, UInt8[np.ndarray, "_ _ 3"]], path: Path) -> None:
-    """Write maps of one area beside each other as one PNG, each with its name above, large ones made smaller."""
-    shown = []
-    for values in maps.values():
+def side_by_side(
+    maps: Mapping[str, UInt8[np.ndarray, "_ _ 3"]],
+    path: Path,
+    *,
+    legends: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Write maps of one area beside each other as one PNG, each with its name above, large ones made smaller.
+
+    Args:
+        maps: by name.
+        path: the PNG to write.
+        legends: what stands below a map: `#rrggbb` of each class, by the map's name and the class's.
+    """
+    columns = []
+    for name, values in maps.items():
         picture = Image.fromarray(values)
         picture.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS), Image.Resampling.BOX)
-        shown.append(picture)
-    head, gap = 30, 8
-    width = sum(picture.width + gap for picture in shown) + gap
-    sheet = Image.new("RGB", (width, max(picture.height for picture in shown) + head + gap), "white")
-    draw, left = ImageDraw.Draw(sheet), gap
-    for name, picture in zip(maps, shown, strict=True):
+        columns.append((name, picture, _legend_rows((legends or {}).get(name, {}), picture.width)))
+    width = sum(picture.width + _GAP for _, picture, _ in columns) + _GAP
+    height = _HEAD + max(picture.height + _GAP + _LINE * len(rows) for _, picture, rows in columns)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, left = ImageDraw.Draw(sheet), _GAP
+    for name, picture, rows in columns:
         draw.text((left, 6), name, fill="black", font=ImageFont.load_default(16))
-        sheet.paste(picture, (left, head))
-        left += picture.width + gap
+        sheet.paste(picture, (left, _HEAD))
+        for number, row in enumerate(rows):
+            top = _HEAD + picture.height + _GAP + _LINE * number
+            for offset, words, colour in row:
+                x = left + offset
+                draw.rectangle((x, top, x + _SWATCH, top + _SWATCH), fill=colour, outline="#5f6368")
+                draw.text((x + _SWATCH + 6, top - 2), words, fill="black", font=_font())
+        left += picture.width + _GAP
     with replacing(path) as beside:
         sheet.save(beside, format="PNG")
+
+
+def _legend_rows(legend: Mapping[str, str], width: int) -> list[list[tuple[int, str, str]]]:
+    """The classes in lines no wider than the map: where each begins, its name and its colour."""
+    rows: list[list[tuple[int, str, str]]] = []
+    offset = width
+    for words, colour in legend.items():
+        needed = _SWATCH + 6 + math.ceil(_font().getlength(words)) + 12
+        if offset + needed > width:
+            rows.append([])
+            offset = 0
+        rows[-1].append((offset, words, colour))
+        offset += needed
+    return rows
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(13)
 
 
 def _area(words: str) -> str:

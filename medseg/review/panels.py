@@ -141,7 +141,7 @@ def _label_axes(
     """Names at the ticks, and beside each true class the share of all labelled pixels that it holds."""
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(
-        range(len(names)), [f"{name}  ({100 * share:.3g} %)" for name, share in zip(names, shares, strict=True)]
+        range(len(names)), [f"{name}  ({100 * share:.1f} %)" for name, share in zip(names, shares, strict=True)]
     )
     axis.set_xlabel("given class, % of the true class", color=look.pale, fontsize=8.5)
     axis.set_ylabel("true class (share of all pixels)", color=look.pale, fontsize=8.5)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.scans.names import is_picture
 from medseg.scans.schemes import LabelScheme
 
 _log = logging.getLogger(__name__)
@@ -64,10 +65,10 @@ class Listing:
         """Plain lines for a terminal: counts, the first cases with their partners, and notes; no problems."""
         number_of_patients = len({case.patient for case in self.cases})
         masks = sum(case.mask is not None for case in self.cases)
-        lines = [
-            f"{_count(len(self.cases), 'case')} of {_count(number_of_patients, 'patient')}, "
-            f"{masks} with a brain mask, {len(self.labels)} with a label"
-        ]
+        counts = [f"{_count(len(self.cases), 'case')} of {_count(number_of_patients, 'patient')}"]
+        if masks or not all(is_picture(case.image) for case in self.cases):
+            counts.append(f"{masks} with a brain mask")
+        lines = [", ".join([*counts, f"{len(self.labels)} with a label"])]
         if self.scheme:
             lines.append(
                 f"  labels are read as {self.scheme.name}: {_count(len(self.scheme.classes), 'class', 'classes')}"

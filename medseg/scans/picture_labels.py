@@ -161,8 +161,10 @@ def _meanings(path: Path, ids: Sequence[int], scheme: LabelScheme | None) -> dic
     """Class value of each stored value."""
     if scheme and scheme.values is not None:
         return {UNLABELLED: UNLABELLED, _LARGEST_LABEL: UNLABELLED, **scheme.values}
-    table = {value: value for value in ids}
-    classes = {value for value, _, _ in scheme.classes} - {0} if scheme else {1}
+    named = {value for value, _, _ in scheme.classes} if scheme else set()
+    known = named | {UNLABELLED, 0, _LARGEST_LABEL}
+    table = {value: value for value in ids if value in known or not named}
+    classes = named - {0} if scheme else {1}
     if _LARGEST_LABEL not in table or _LARGEST_LABEL in classes:
         return table
     # With several classes, a label that shows none of them has 255 where nobody labelled, not where the first is.

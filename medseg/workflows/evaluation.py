@@ -105,8 +105,9 @@ def evaluate_run(
     for found in label_slices(evaluation.jobs(cases), processes=processes if crf else 0):
         evaluation.take(found)
     if not evaluation.pictures:
-        reasons = "; ".join(evaluation.failed.values()) or "no labelled pixel"
-        raise MedsegError(f"{images} must hold a picture whose label can be used, got {reasons}; see above")
+        raise MedsegError(
+            f"{images} must hold a picture whose label can be used, got none of {len(cases)}; mend those above"
+        )
     shown = len(seen & {picture.case_id for picture in evaluation.pictures})
     facts = {
         "run": str(run), "run_hash": record.run_hash(), "versions": versions(), "images": len(evaluation.pictures),

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medseg.config import Config
+from medseg.naming.classes import ClassEntry, Naming, write_classes
 from medseg.naming.matching import EXTRA
 from medseg.progress import track
 from medseg.review.panels import confusion_picture, panel_picture
@@ -187,7 +188,9 @@ def _export(
     folder: Path,
     sources: Mapping[str, Case],
 ) -> None:
-    """Write class values in place of cluster numbers; a pixel without a class is 0."""
+    """Write class values in place of cluster numbers, and what they mean; a pixel without a class is 0."""
+    entries = (ClassEntry(value, classes.names[value], classes.colours[value]) for value in classes.values if value)
+    write_classes(folder / "classes.yaml", Naming(tuple(entries), next(iter(chosen.values())).naming))
     for picture in track(pictures, "exporting"):
         case = sources[picture.case_id]
         files = CaseFiles(folder, case.case_id, case.image, case.frame, classes.colours)
@@ -223,7 +226,8 @@ def _class_table(rows: Sequence[SegmentationScores], chosen: Mapping[str, NamedM
     table.add_column("class")
     table.add_column("% of pixels", justify="right")
     for row in shown:
-        table.add_column(f"{row.method}\n{_words(row.naming)}", justify="right")
+        head = f"{row.method} {_words(row.naming)}".replace(" ", "\n")  # narrow, so that names of classes need not wrap
+        table.add_column(head, justify="right")
     pixels = max(sum(entry["pixels"] for entry in shown[0].per_class.values()), 1)
     for name, entry in shown[0].per_class.items():
         cells = (_ratio(row.per_class[name]["iou"]) for row in shown)

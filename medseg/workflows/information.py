@@ -45,13 +45,15 @@ def _run(record: RunRecord) -> dict[str, Any]:
     held_out = sorted(case for case, entry in record.inputs.items() if entry["split"] == "held_out")
     methods = [name for name in METHODS if record.has_method(name)]
     store_bytes = _folder_bytes(record.store)
+    prepare = record.config.prepare
+    steers = {"modality", "resize", "clear_view"} if prepare.modality == "picture" else None  # the rest is of volumes
     rows = {
         "backbone": ", ".join(record.config.features.backbone),
         "trained on": ", ".join(train),
         "held out": ", ".join(held_out) or "none",
         "methods": ", ".join(methods) or "not trained to the end; run the same `medseg train` again",
         "feature store": f"{record.store}, {store_bytes / 1e6:.0f} MB",
-        "preparation": json.dumps(record.config.prepare.model_dump(mode="json")),
+        "preparation": json.dumps(prepare.model_dump(mode="json", include=steers)),
     }
     lines = [f"{name}: {value}" for name, value in rows.items()]
     cards = record.method_folders(record.config.reconstruct.method)[0] / "cards.json"
@@ -96,9 +98,10 @@ def _scans(what: Path, frame: int | None) -> dict[str, Any]:
 
 
 def _size(entry: Mapping[str, Any]) -> str:
-    shape = " x ".join(map(str, entry["shape"]))
     if "spacing_mm" not in entry:
-        return f"{shape} rows, columns, frames"
+        height, width, *frames = entry["shape"]
+        return f"{height} x {width} pixels" + "".join(f", {count} frames" for count in frames if count > 1)
+    shape = " x ".join(map(str, entry["shape"]))
     return f"{shape} voxels of {' x '.join(f'{length:g}' for length in entry['spacing_mm'])} mm, {entry['orientation']}"
 
 

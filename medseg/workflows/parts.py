@@ -54,6 +54,15 @@ def say_listing(listing: Listing) -> None:
         _log.error(problem)
 
 
+def none_usable(failed: Mapping[str, str]) -> MedsegError:
+    """The line that ends a training without a case; the reasons stand in lines of their own where they are many."""
+    if len(failed) == 1:
+        return MedsegError(f"SCANS must hold a usable scan to train on, got none: {next(iter(failed.values()))}")
+    for problem in failed.values():
+        _log.error(problem)
+    return MedsegError(f"SCANS must hold a usable scan to train on, got none of {len(failed)}; mend those above")
+
+
 def start_fabric(run: sections.Run) -> Fabric:
     """Lightning Fabric for the config's devices, launched.
 

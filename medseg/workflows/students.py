@@ -128,7 +128,7 @@ def _store_volumes(
     failed = parts.gathered(fabric, failed)
     volumes = [open_volume(folders[case.case_id], keys[case.case_id]) for case in cases if case.case_id not in failed]
     if not volumes:
-        raise MedsegError(f"SCANS must hold a usable scan to train on, got none: {'; '.join(failed.values())}")
+        raise parts.none_usable(failed)
     return [volume for volume in volumes if volume is not None], failed
 
 

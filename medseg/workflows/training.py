@@ -202,7 +202,7 @@ def store_cases(
     failed = parts.gathered(fabric, failed)
     stores = [_stored(record, keys[case.case_id]) for case in cases if case.case_id not in failed]
     if not stores:
-        raise MedsegError(f"SCANS must hold a usable scan to train on, got none: {'; '.join(failed.values())}")
+        raise parts.none_usable(failed)
     return [store for store in stores if store is not None], failed
 
 

@@ -14,7 +14,7 @@ from skimage.transform import resize as skimage_resize
 from medseg.errors import MedsegError
 from medseg.prepare import steps
 from medseg.prepare.chain import invert, prepare_case
-from medseg.prepare.picture import picture_transforms
+from medseg.prepare.picture import LONGEST_SIDE, picture_transforms
 from medseg.scans.cases import Case
 
 SIZES = [(33, 17, 1), (17, 33, 3), (1500, 40, 1), (480, 640, 3)]
@@ -132,6 +132,12 @@ def test_tiny_pictures_are_prepared_and_inverted(read, shape) -> None:
     sample = read(smooth(shape), resize=32, clear_view=["colour_cast", "haze", "contrast"])
     assert min(sample["image"].shape[1:3]) == 32
     assert invert(sample["region"], sample, nearest=True).shape == (1, *shape)
+
+
+def test_a_strip_does_not_grow_without_bound(read) -> None:
+    sample = read(smooth((1, 4000, 1)), resize=320)
+    assert sample["image"].shape[1:3] == (3, 320 * LONGEST_SIDE)
+    assert invert(sample["region"], sample, nearest=True).shape == (1, 1, 4000, 1)
 
 
 def test_a_scan_is_a_stack_of_slices_with_one_window(tmp_path) -> None:

@@ -79,3 +79,18 @@ def test_maps_stand_side_by_side_and_large_ones_are_made_smaller(tmp_path: Path)
     found = np.asarray(Image.open(tmp_path / "a.png"))
     assert found.shape[1] < 2500
     assert found[300, 300].tolist() == [255, 0, 0] and found[300, 2000].tolist() == [0, 0, 255]
+
+
+def test_a_legend_stands_below_its_map_and_no_wider(tmp_path: Path) -> None:
+    grey = np.full((40, 200, 3), 128, np.uint8)
+    colours = {"roads": "#ff0000", "buildings": "#00ff00", "low vegetation": "#0000ff"}
+    side_by_side({"image": grey, "label": grey}, tmp_path / "a.png", legends={"label": colours})
+    found = np.asarray(Image.open(tmp_path / "a.png"))
+    assert (found[:70, :208] != 255).any() and (found[70:, :216] == 255).all()
+    rows = []
+    for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):
+        places = np.argwhere((found == colour).all(-1))
+        assert len(places) > 80 and places[:, 1].min() >= 216
+        rows.append(places[:, 0].min())
+    assert rows[0] == rows[1] < rows[2]  # the third did not fit beside the others
+    assert found.shape == (30 + 40 + 8 + 2 * 20, 8 + 2 * 208, 3)

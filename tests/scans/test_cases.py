@@ -73,6 +73,10 @@ def test_listing_says_what_was_found() -> None:
     ]
 
 
+def test_pictures_are_not_asked_for_brain_masks() -> None:
+    assert Listing((Case("a", Path("a.png"), "a"),), {}).describe()[0] == "1 case of 1 patient, 0 with a label"
+
+
 def test_long_listing_is_cut() -> None:
     lines = Listing(tuple(_cases(*map(str, range(50)))), {}).describe()
     assert len(lines) == 22

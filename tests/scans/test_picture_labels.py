@@ -20,7 +20,7 @@ _IDS = np.array([[0, 1, 2], [3, 3, 0]], np.uint8)
 _RED, _BLUE, _WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 _SCHEME = LabelScheme(
     "reef.yaml",
-    ((1, "coral", "#ff0000"), (2, "fish", "#0000ff"), (7, "floor", "#ffffff")),
+    ((1, "coral", "#ff0000"), (2, "fish", "#0000ff"), (3, "weed", "#123456"), (7, "floor", "#ffffff")),
     colours={_RED: 1, _BLUE: 2, _WHITE: 7},
 )
 
@@ -87,6 +87,12 @@ def test_colours_are_exact_and_an_unknown_one_is_named_and_counted(tmp_path: Pat
 def test_grey_stored_as_colours_is_no_colour(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.png", np.repeat(_IDS[..., None], 3, axis=2))
     assert _read(path, _SCHEME) == _IDS.tolist()
+
+
+def test_a_value_that_the_scheme_does_not_name_is_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.png", np.array([[0, 1, 255, 77, 77]], np.uint8))
+    _refused(path, "must hold the values of reef.yaml, got 77 in 2 pixels", _SCHEME)
+    assert _read(path) == [[0, 1, -1, 77, 77]]
 
 
 def test_255_is_unlabelled_beside_others_and_1_beside_0(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from workflows.scenes import write_scenes
 
 from medseg.errors import MedsegError
+from medseg.naming.classes import read_classes
 from medseg.workflows.evaluation import evaluate_run
 from medseg.workflows.training import train_run
 
@@ -58,6 +59,9 @@ def test_exported_labels_have_the_size_of_their_picture_and_the_values_of_the_cl
     values = np.asarray(Image.open(exported[0]))
     assert values.shape == (60, 72)
     assert set(np.unique(values)) <= {0, 1, 2, 3}
+    naming = read_classes(exported[0].parent / "classes.yaml")
+    assert [(entry.value, entry.name) for entry in naming.classes] == [(1, "class 1"), (2, "class 2"), (3, "class 3")]
+    assert naming.named_by == "training_labels"
 
 
 def test_unlabelled_pixels_do_not_count(run: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from medseg.errors import MedsegError
-from medseg.naming.classes import ClassEntry, Naming, write_classes
+from medseg.naming.classes import ClassEntry, Naming, one_class_a_cluster, write_classes
 from medseg.scans.picture_masks import write_index_png
+from medseg.workflows import mosaic
 from medseg.workflows.mosaic import stitch_tiles
 
 COLOURS = {1: "#ff0000", 2: "#00ff00"}
@@ -46,6 +47,44 @@ def test_image_label_and_prediction_stand_side_by_side(tiles: tuple[Path, Path, 
     table = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)])
     assert np.array_equal(predicted, table[whole]) and np.array_equal(label, table[whole])
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "2_10_map_seg.png")), whole)
+
+
+@pytest.fixture
+def legends(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """What the drawing is told."""
+    told: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(mosaic, "side_by_side", lambda maps, path, *, legends: told.update(legends))
+    return told
+
+
+def test_legends_name_what_a_person_named(
+    tiles: tuple[Path, Path, np.ndarray], tmp_path: Path, legends: dict[str, dict[str, str]]
+) -> None:
+    results, images, _ = tiles
+    stitch_tiles(results, tmp_path / "out", images=images)
+    expected = {"a": COLOURS[1], "b": COLOURS[2], "background or none": "#000000"}
+    assert legends == {"label": expected, "prediction": expected}
+
+
+def test_a_label_does_not_get_the_names_of_clusters(
+    tiles: tuple[Path, Path, np.ndarray], tmp_path: Path, legends: dict[str, dict[str, str]]
+) -> None:
+    results, images, _ = tiles
+    write_classes(results / "classes.yaml", one_class_a_cluster(2))
+    stitch_tiles(results, tmp_path / "out", images=images)
+    assert list(legends["label"]) == ["class 1", "class 2", "background or none"]
+    assert list(legends["prediction"]) == ["cluster 0", "cluster 1", "background or none"]
+
+
+def test_masks_of_one_method_are_taken_from_an_evaluation(tiles: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
+    results, _, whole = tiles
+    for path in results.glob("*_seg.png"):
+        path.rename(path.with_name(path.name.replace("_seg", "_stego")))
+        write_index_png(path.with_name(path.name.replace("_seg", "_kmeans")), np.zeros((8, 8), np.uint8), COLOURS)
+    stitch_tiles(results, tmp_path / "out", method="stego")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "2_10_map_seg.png")), whole)
+    with pytest.raises(MedsegError, match="give the method of an evaluation's export"):
+        stitch_tiles(results, tmp_path / "out")
 
 
 def test_a_missing_tile_stays_black_and_is_said(tiles: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
