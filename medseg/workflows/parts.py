@@ -294,8 +294,7 @@ def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
     """Say how many cases, and about how long, how much disk and how much memory they take."""
     if config.prepare.modality == "picture":
-        _log.info("%d %s", len(cases), "picture" if len(cases) == 1 else "pictures")
-        return
+        return  # what pictures cost depends on their backbone, and progress says it soon
     voxels = [_voxels(case) for case in cases]
     millions, largest = sum(voxels) / 1e6, max(voxels)
     memory_gb = 1.9 + largest * _BYTES_A_VOXEL / 1e9

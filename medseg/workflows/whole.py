@@ -59,7 +59,8 @@ def run_all(
     lines = trained["lines"] + reconstructed["lines"]
     if references is None and find_cases(scans, frame=frame, skip=(out, run)).labels:
         references = scans
-    if references is not None and open_run(run).config.prepare.modality == "picture":
+    picture = open_run(run).config.prepare.modality == "picture"
+    if references is not None and picture:
         scored = evaluate_run(run, scans, out / "evaluation", frame=frame)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
@@ -67,6 +68,8 @@ def run_all(
         scored = score_results(out, references, scans=scans, region=region)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
+    elif picture:
+        _log.info("no labels lie beside the images, so nothing is scored; the masks are in %s", out)
     else:
         _log.info(
             "no labels lie beside the scans, so there is no score table: `medseg score %s LABELS`, or look at %s",
