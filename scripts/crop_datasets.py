@@ -16,7 +16,7 @@ from medseg.cli import guarded
 def main(arguments: list[str]) -> int:
     """Translate the options and crop; 1 when an image failed."""
     from medseg.cli.app import start_logging
-    from medseg.workflows.seed_commands import read_request
+    from medseg.workflows.published_commands import read_request
 
     start_logging(quiet=False, verbose=False)
     asked = read_request(arguments, "crop", __doc__ or "")

@@ -21,7 +21,7 @@ _AS_PUBLISHED = ("reconstruct.flip=true", "reconstruct.refine=[crf]")
 def main(arguments: list[str]) -> int:
     """Translate the options and write the masks; 1 when an image failed."""
     from medseg.cli.app import start_logging
-    from medseg.workflows.seed_commands import later_overrides, read_request, run_of
+    from medseg.workflows.published_commands import later_overrides, read_request, run_of
 
     start_logging(quiet=False, verbose=False)
     asked = read_request(arguments, "demo", __doc__ or "")

@@ -17,7 +17,7 @@ from medseg.errors import MedsegError
 def main(arguments: list[str]) -> int:
     """Translate the options and train; 1 when a case failed."""
     from medseg.cli.app import start_logging
-    from medseg.workflows.seed_commands import read_request
+    from medseg.workflows.published_commands import read_request
 
     start_logging(quiet=False, verbose=False)
     asked = read_request(arguments, "train", __doc__ or "")

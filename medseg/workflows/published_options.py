@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from medseg.errors import MedsegError
-from medseg.workflows.seed_values import (
+from medseg.workflows.published_values import (
     Translation,
     backbone,
     batch,

@@ -15,8 +15,8 @@ from skimage.io import imread
 
 from medseg.errors import MedsegError
 from medseg.files import hash_file
-from medseg.workflows import downloads, importing, precomputing, reconstruction, seed_commands, training
-from medseg.workflows.seed_commands import read_config_file, read_request
+from medseg.workflows import downloads, importing, precomputing, published_commands, reconstruction, training
+from medseg.workflows.published_commands import read_config_file, read_request
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 PUBLISHED = """
@@ -166,7 +166,7 @@ def test_partners_are_computed_with_the_options_of_the_training(monkeypatch: pyt
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that passes for a run which held nothing out."""
-    monkeypatch.setattr(seed_commands, "open_run", lambda folder: SimpleNamespace(inputs={}))
+    monkeypatch.setattr(published_commands, "open_run", lambda folder: SimpleNamespace(inputs={}))
     monkeypatch.setattr("medseg.runs.open_run", lambda folder: SimpleNamespace(inputs={"a": {"split": "train"}}))
     (tmp_path / "run").mkdir()
     return tmp_path / "run"

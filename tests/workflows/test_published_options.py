@@ -9,8 +9,8 @@ import pytest
 
 from medseg.config import Config, load_config
 from medseg.errors import MedsegError
-from medseg.workflows.seed_options import COMMANDS, OPTIONS, Option, as_markdown, translate
-from medseg.workflows.seed_values import Translation
+from medseg.workflows.published_options import COMMANDS, OPTIONS, Option, as_markdown, translate
+from medseg.workflows.published_values import Translation
 
 ROOT = Path(__file__).parent.parent.parent
 WORKING = [option for option in OPTIONS if option.read is not None]
@@ -274,7 +274,7 @@ def test_the_document_holds_the_table_row_by_row():
     shown = text.partition("<!-- options -->\n")[2].partition("<!-- end of options -->")[0]
     documented = re.findall(r"^\| `(\w+)` \|", shown, re.MULTILINE)
     assert documented == [option.name for option in OPTIONS]
-    assert shown == as_markdown(), "write the answer of seed_options.as_markdown() between the two marks"
+    assert shown == as_markdown(), "write the answer of published_options.as_markdown() between the two marks"
 
 
 def test_every_script_that_the_document_names_is_there():

@@ -20,7 +20,7 @@ from medseg.config import CHANGEABLE_AFTER_TRAINING
 from medseg.errors import MedsegError
 from medseg.files import hash_content, hash_file
 from medseg.runs import open_run
-from medseg.workflows.seed_options import OPTIONS, translate
+from medseg.workflows.published_options import OPTIONS, translate
 
 _log = logging.getLogger(__name__)
 _DEFAULT_CONFIG = "pictures_dino"
@@ -77,7 +77,7 @@ def read_request(arguments: Sequence[str], command: str, about: str) -> Request:
 
     Args:
         arguments: what stands behind the script's name.
-        command: one of `seed_options.COMMANDS`.
+        command: one of `published_options.COMMANDS`.
         about: the help's first lines.
 
     Raises:
