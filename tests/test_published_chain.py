@@ -1,4 +1,4 @@
-"""This file tests the seeds' scripts one after the other, on a set of tiles in the folders of Potsdam."""
+"""This file tests the published program's scripts one after the other, on a set of tiles in the folders of Potsdam."""
 
 from __future__ import annotations
 

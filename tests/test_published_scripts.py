@@ -1,4 +1,4 @@
-"""This file tests that the seeds' scripts hand to the workflows what their command lines ask for."""
+"""This file tests that the published program's scripts hand to the workflows what their command lines ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This file tests the seeds' commands in `scripts/`."""
+"""This file tests the ancestors' commands in `scripts/`."""
 
 from __future__ import annotations
 

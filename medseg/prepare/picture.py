@@ -33,8 +33,8 @@ BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
 LEAST_RESIZE = 16
 """Pixels of the shorter side below which nothing is recognised, one cell of most backbones."""
 LONGEST_SIDE = 40
-"""Longer sides end at so many times `resize`, and the shorter follows: a strip of 1 x 4000 pixels would else become one of
-320 x 1 280 000."""
+"""Longer sides end at so many times `resize`, and the shorter follows: a strip of 1 x 4000 pixels would else become one
+of 320 x 1 280 000."""
 EDGE_SHARE = 1 / 100
 """Scale of the edges that are salient, in shorter sides: 3 pixels of 320."""
 SALIENT_PERCENTILE = 99.0
