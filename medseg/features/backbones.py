@@ -301,5 +301,5 @@ def _pretrained(name: str) -> Any:
         raise MedsegError(
             f"weights of {name} must be in reach, got no download ({reason}); give a file with features.checkpoint, "
             f"or copy the hub cache {constants.HF_HUB_CACHE} from a connected machine, "
-            "or use a config that needs no weights, such as tof_mra"
+            "or use a config that needs no weights, such as tof_mra or pictures_bank"
         ) from error

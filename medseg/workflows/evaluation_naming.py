@@ -16,7 +16,7 @@ from jaxtyping import Integer
 
 from medseg.config import Config
 from medseg.files import read_record
-from medseg.naming.classes import Naming, colour_of
+from medseg.naming.classes import Naming, colour_of, read_classes
 from medseg.naming.matching import EXTRA, confusion, hungarian
 from medseg.scans.schemes import LabelScheme
 from medseg.workflows.naming import name_method
@@ -114,8 +114,11 @@ def name_methods(
         tables = patient_tables(pictures, name, classes)
         clusters = tables.shape[1]
         if name == "linear":
-            columns = np.array([classes.column(value) for value in range(clusters)])
-            found.append(NamedMethod(name, TRAINING_LABELS, tables, columns))
+            columns = _columns_by(read_classes(folder / "classes.yaml"), clusters, classes, by_name=False)
+            if columns is None:
+                absent.append((name, TRAINING_LABELS))
+            else:
+                found.append(NamedMethod(name, TRAINING_LABELS, tables, columns))
             continue
         source = config.naming.source
         namings: dict[str, Integer[np.ndarray, " clusters"] | None] = {LABEL_FREE_NAMES: None}
@@ -169,7 +172,8 @@ def _columns_by_training(
     folder: Path, config: Config, clusters: int, classes: LabelClasses
 ) -> Integer[np.ndarray, " clusters"] | None:
     """Column of each cluster by the training labels; None where there were none."""
-    if "label_table" not in read_record(folder / "cards.json", "cards"):
+    cards = folder / "cards.json"  # the run of an imported checkpoint has none
+    if not cards.is_file() or "label_table" not in read_record(cards, "cards"):
         return None
     naming = name_method(folder, config.naming.model_copy(update={"source": TRAINING_LABELS}), clusters=clusters)
     return _columns_by(naming, clusters, classes, by_name=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from stego.published_files import GOLDEN, tiny_stego, write_lightning
+from workflows.scenes import write_scenes
 
 from medseg.errors import MedsegError
 from medseg.naming.classes import read_classes
@@ -15,6 +16,7 @@ from medseg.reconstruction.slices import full_log_probabilities, slice_features
 from medseg.runs import open_run
 from medseg.stego.model import load_method
 from medseg.workflows import parts
+from medseg.workflows.evaluation import evaluate_run
 from medseg.workflows.importing import import_stego
 from medseg.workflows.predictors import predictor_of_run
 
@@ -51,6 +53,19 @@ def test_an_imported_run_holds_what_prediction_asks_for(imported: Path) -> None:
     assert set(predictor.fitted) == {"stego", "linear"}
     assert predictor.values == [1, 2, 3, 4]
     assert read_classes(imported / "classes.yaml").named_by == "clusters"
+
+
+def test_an_imported_run_is_evaluated_by_the_oracle_and_its_own_linear_probe(imported: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes", train=1, val=1)
+    answer = evaluate_run(
+        imported, tmp_path / "scenes", tmp_path / "out", crf=False, panels=0, overrides=["prepare.resize=32"]
+    )
+    assert answer["failed"] == {}
+    rows = {(row["method"], row["naming"]) for row in answer["rows"]}
+    assert {("stego", "oracle"), ("linear", "training_labels")} <= rows
+    # The published class c has the value c + 1 here, and a pixel of class 0 is no background.
+    probe = read_classes(imported / "methods" / "linear" / "classes.yaml")
+    assert probe.class_of_cluster == {cluster: cluster + 1 for cluster in range(len(probe.classes))}
 
 
 def test_other_weights_than_the_imported_are_refused(imported: Path) -> None:
