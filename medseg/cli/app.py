@@ -189,7 +189,7 @@ def reconstruct(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Write 3-D masks on the scans' own grids with a trained run."""
+    """Write masks on the grid of each scan, or at the size of each picture, with a trained run."""
     start_logging(quiet, verbose)
     from medseg.workflows.reconstruction import reconstruct_run
 

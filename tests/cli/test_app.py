@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from medseg.cli import run
-from medseg.cli.app import app
+from medseg.cli.pictures import app  # with the verbs of both modules
 
-VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+VERBS = [
+    command.name or command.callback.__name__.replace("_", "-")
+    for command in app.registered_commands
+    if command.callback
+]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
