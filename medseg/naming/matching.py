@@ -123,25 +123,23 @@ def match_table(
 ) -> Naming:
     """Name clusters by a table of counts: column 0 is background, column n the n-th class.
 
-    With no more clusters than columns each class gets one cluster at most (`hungarian`). With more of them, a vote by
-    majority would call everything background where a class is rare, and one cluster a class would throw the others
-    away. Instead a cluster is a candidate for the class that it holds most of, and each class takes its candidates,
-    purest first, up to the highest Dice; no other choice among them has a higher one. The rest is background.
+    A vote by majority would call everything background where a class is rare, and one cluster a class would throw the
+    others away, or force a class upon a cluster that hardly holds it. Instead a cluster is a candidate for the class
+    that it holds most of, and each class takes its candidates, purest first, up to the highest Dice; no other choice
+    among them has a higher one. The rest is background, or, where nothing is labelled background, the class that it
+    holds most of.
 
     Returns:
         The naming; a class without a voxel in the table, or that no cluster fits, stays empty.
     """
     if table.shape[1] != len(classes) + 1:
         raise MedsegError(f"table must have {len(classes) + 1} columns, got {table.shape[1]}; background is the first")
-    chosen: dict[int, list[int]] = {column: [] for column in range(1, table.shape[1])}
-    if table.shape[0] <= table.shape[1]:
-        for cluster, column in enumerate(hungarian(table)):
-            if column > 0 and table[cluster, column]:
-                chosen[int(column)].append(cluster)
-    else:
-        favourite = 1 + np.argmax(table[:, 1:], axis=1)
-        for column, clusters in chosen.items():
-            clusters += _purest(table, column, np.flatnonzero((favourite == column) & (table[:, column] > 0)))
+    chosen: dict[int, list[int]] = {}
+    favourite = 1 + np.argmax(table[:, 1:], axis=1)
+    has_background = bool(table[:, 0].any())
+    for column in range(1, table.shape[1]):
+        candidates = np.flatnonzero((favourite == column) & (table[:, column] > 0))
+        chosen[column] = _purest(table, column, candidates) if has_background else candidates.tolist()
     named, reasons = [], []
     for (column, clusters), entry in zip(chosen.items(), classes, strict=True):
         named.append(replace(entry, clusters=tuple(sorted(clusters))))

@@ -35,17 +35,27 @@ class Voter:
         self, features: Float[torch.Tensor, "b d hf wf"], values: Sequence[int]
     ) -> Float[torch.Tensor, "b c _ _"]:
         """Probability of each class value: the sum over the clusters that carry it."""
-        return self.of_clusters(self.clusterer.probabilities(features), values)
-
-    def of_clusters(
-        self, clusters: Float[torch.Tensor, "b k hf wf"], values: Sequence[int]
-    ) -> Float[torch.Tensor, "b c hf wf"]:
-        """Probability of each class value, from those of the clusters."""
+        clusters = self.clusterer.probabilities(features)
         membership = torch.zeros(len(values), clusters.shape[1], device=clusters.device, dtype=clusters.dtype)
         for cluster, value in self.class_of_cluster.items():
             if value in values:
                 membership[values.index(value), cluster] = 1
         return torch.einsum("bkhw,ck->bchw", clusters, membership)
+
+    def by_strongest(
+        self, clusters: Float[torch.Tensor, "b k h w"], values: Sequence[int]
+    ) -> Float[torch.Tensor, "b c h w"]:
+        """Share of each class value by its strongest cluster, and of background by the strongest of the others.
+
+        The likeliest class is then that of the likeliest cluster. A sum would favour classes that have many clusters.
+        """
+        of_class = [[k for k, value in self.class_of_cluster.items() if value == wanted] for wanted in values]
+        named = {k for members in of_class for k in members}
+        others = [k for k in range(clusters.shape[1]) if k not in named]
+        none = torch.zeros_like(clusters[:, 0])
+        strongest = [clusters[:, members].amax(1) if members else none for members in (others, *of_class)]
+        shares = torch.stack(strongest, dim=1)
+        return shares[:, 1:] / shares.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,10 @@ def predict_whole(
     for k, answers in track(slices, f"{sample['case_id']}: slices", total=shape[2]):
         for name, method in methods.items():
             votes = torch.stack(
-                [voter.of_clusters(answers[f"{name} {n}"][None].exp(), values) for n, voter in enumerate(method.voters)]
+                [
+                    voter.by_strongest(answers[f"{name} {n}"][None].exp(), values)
+                    for n, voter in enumerate(method.voters)
+                ]
             )
             found[name].median[..., k] = _median(votes)[0].cpu().numpy()
             found[name].mean[..., k] = votes.mean(0)[0].cpu().numpy()

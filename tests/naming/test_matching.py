@@ -89,7 +89,19 @@ def test_a_cluster_out_of_range_is_refused() -> None:
         count_table(np.array([1, 3]), np.array([0, 1]), clusters=3, classes=2)
 
 
-def test_as_many_clusters_as_classes_are_matched_one_to_one() -> None:
+def test_no_class_is_forced_upon_a_cluster_that_hardly_holds_it() -> None:
+    # One to one, the second class would get cluster 0 for 6 of its voxels.
+    naming = match_table(np.array([[900, 300, 6], [20, 800, 40], [5, 700, 30]]), [VESSEL, VEIN])
+    assert naming.class_of_cluster == {1: VESSEL.value, 2: VESSEL.value}
+    assert naming.empty_classes == ("vein",)
+
+
+def test_where_nothing_is_background_every_cluster_has_the_class_it_holds_most_of() -> None:
+    naming = match_table(np.array([[0, 9, 1], [0, 4, 3], [0, 1, 8], [0, 2, 3]]), [VESSEL, VEIN])
+    assert naming.class_of_cluster == {0: VESSEL.value, 1: VESSEL.value, 2: VEIN.value, 3: VEIN.value}
+
+
+def test_as_many_clusters_as_classes_have_one_each_where_they_are_pure() -> None:
     assignments = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     labels = np.array([5, 5, 0, 0, 0, 1, 1, 5])
     naming = match_to_labels(assignments, labels, [VESSEL, VEIN], clusters=3)

@@ -11,6 +11,7 @@ from PIL import Image
 from workflows.scenes import write_scenes
 
 from medseg.errors import MedsegError
+from medseg.naming.classes import read_classes
 from medseg.scans.stacks import read_stack
 from medseg.workflows.evaluation import evaluate_run
 from medseg.workflows.reconstruction import reconstruct_run
@@ -75,6 +76,16 @@ def test_names_from_training_labels_score_well_on_held_out_pictures(scenes: Path
     assert union["stego"]["cases"] == 2
     assert "hd95_px" in union["stego"]["spreads"]
     assert "hd95_mm" not in union["stego"]["spreads"]
+
+
+def test_a_named_mask_is_the_mask_of_clusters_with_names(scenes: Path, run: Path, tmp_path: Path) -> None:
+    reconstruct_run(run, scenes, tmp_path / "clusters", held_out=True)
+    reconstruct_run(run, scenes, tmp_path / "named", held_out=True, overrides=["naming.source=training_labels"])
+    value_of = {c + 1: v for c, v in read_classes(tmp_path / "named" / "classes.yaml").class_of_cluster.items()}
+    table = np.array([value_of.get(value, 0) for value in range(5)])
+    for path in (tmp_path / "clusters").glob("*_seg.png"):
+        named = np.asarray(loaded(tmp_path / "named" / path.name))
+        assert np.mean(named == table[np.asarray(loaded(path))]) > 0.98  # but where enlarging moves a border
 
 
 def test_clusters_without_names_are_not_scored_as_classes(scenes: Path, run: Path, tmp_path: Path) -> None:
