@@ -35,7 +35,9 @@ ScansOption = Annotated[
 ConfigName = Annotated[
     str,
     typer.Argument(
-        metavar="CONFIG", help="A config file, or the name of a shipped one: tof_mra, pictures.", show_default=False
+        metavar="CONFIG",
+        help="A config file, or the name of a shipped one: tof_mra, pictures_bank, pictures; all: medseg info.",
+        show_default=False,
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)]
@@ -116,7 +118,7 @@ def segment(
 
 
 @app.command(
-    epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1"
+    epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run pictures_bank --scans images/ -o results/pictures\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1"
 )
 def run(
     config: ConfigName,

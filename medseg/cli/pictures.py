@@ -74,7 +74,7 @@ def evaluate(
 
 
 @app.command(
-    epilog="Examples:  medseg choose runs/mine --clusters 4,8,16\n\nmedseg train pictures --scans images/ --run runs/mine --set stego.keep_every=100, then  medseg choose runs/mine"
+    epilog="Examples:  medseg choose runs/mine --clusters 4,8,16\n\nmedseg choose runs/kept --dry        (a run trained with --set stego.keep_every=100)"
 )
 def choose(
     run_folder: Run,

@@ -10,7 +10,6 @@ A person may write one too: without `named_by` it counts as `hand`; without `clu
 
 from __future__ import annotations
 
-import colorsys
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -24,28 +23,17 @@ from jaxtyping import UInt8
 
 from medseg.errors import MedsegError
 from medseg.files import write_text
+from medseg.scans.schemes import colour_of
 
 NAMED_BY = ("rules", "clusters", "training_labels", "clicks", "hand", "oracle")
 """Who gave the names. `clusters`: nobody, each cluster is a class. `oracle`: matched to the labels that are scored; no
 result, only a bound."""
 
-PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#9a6324", "#808000")
-"""Colours of classes that were given none."""
-
-
-def colour_of(position: int) -> str:
-    """The colour of the n-th class that was given none: of the palette, then ever new hues in golden steps."""
-    if position < len(PALETTE):
-        return PALETTE[position]
-    hue = position * 0.618034 % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.5 + 0.5 * (position % 2), 0.9 - 0.3 * (position % 3) / 2)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-
 
 def one_class_a_cluster(clusters: int) -> Naming:
     """Each cluster as a class of its own, with the value after its number, because 0 is the background."""
     entries = (ClassEntry(n + 1, f"cluster {n}", colour_of(n), (n,)) for n in range(clusters))
-    return Naming(tuple(entries), "clusters", ("each cluster is a class of its own",))
+    return Naming(tuple(entries), "clusters")
 
 
 @dataclass(frozen=True)

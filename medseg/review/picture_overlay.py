@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 
 from medseg.files import replacing
 
-TINT = 0.35
+TINT = 0.25
 """Share of the class colour inside a class; borders have it whole, so that texture stays visible between them."""
 
 

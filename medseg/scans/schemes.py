@@ -6,6 +6,7 @@ else, -1 for pixels that nobody labelled.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,19 @@ from medseg.errors import MedsegError
 
 UNLABELLED = -1
 """Class value of pixels that nobody labelled; they neither train nor count."""
+
+
+PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#9a6324", "#808000")
+"""Colours of classes that were given none."""
+
+
+def colour_of(position: int) -> str:
+    """The colour of the n-th class that was given none: of the palette, then ever new hues in golden steps."""
+    if position < len(PALETTE):
+        return PALETTE[position]
+    hue = position * 0.618034 % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.5 + 0.5 * (position % 2), 0.9 - 0.3 * (position % 3) / 2)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 @dataclass(frozen=True)
@@ -38,10 +52,10 @@ class LabelScheme:
 
 
 def scheme_from_classes_yaml(path: Path) -> LabelScheme:
-    """The classes that a `classes.yaml` lists, and their colours where it gives them; black is 0 unless listed.
+    """The classes that a `classes.yaml` lists, and their colours where it gives them; black is then 0 unless listed.
 
     Raises:
-        MedsegError: the file cannot be read, or a class lacks a value, a name or a colour that can be read.
+        MedsegError: the file cannot be read, or a class lacks a value or a name, or its colour cannot be read.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -58,17 +72,19 @@ def scheme_from_classes_yaml(path: Path) -> LabelScheme:
     for number, entry in enumerate(entries, start=1):
         try:
             value, name = entry["value"], entry["name"]
-            colour = entry["colour"]
+            colour = entry.get("colour", colour_of(number - 1))
             red, green, blue = bytes.fromhex(colour.removeprefix("#"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MedsegError(
-                f'class {number} in {path} must have value, name and a colour such as "#e6194b", got {entry!r}; '
-                "put the colour in quotes"
+                f"class {number} in {path} must have value, name and, if any, a colour that can be read, got {entry!r}; "
+                'write the colour in quotes, such as "#e6194b"'
             ) from error
         if type(value) is not int or not 0 <= value <= 255:
             raise MedsegError(f"value of class {number} in {path} must be in 0..255, got {value!r}; correct it")
-        if colours.get((red, green, blue), 0) not in (0, value) or value in [known for known, _, _ in classes]:
+        taken = colours.get((red, green, blue), 0) not in (0, value) and "colour" in entry
+        if taken or value in [known for known, _, _ in classes]:
             raise MedsegError(f"{path} must use each value and colour once, got {entry!r} again; change one of them")
         classes.append((value, str(name), f"#{red:02x}{green:02x}{blue:02x}"))
-        colours[red, green, blue] = value
-    return LabelScheme(name=path.name, classes=tuple(classes), colours=colours)
+        if "colour" in entry:
+            colours[red, green, blue] = value
+    return LabelScheme(name=path.name, classes=tuple(classes), colours=colours if len(colours) > 1 else None)

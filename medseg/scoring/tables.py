@@ -225,6 +225,27 @@ def score_table(
     return table
 
 
+def class_table(rows: Sequence[ScoreRow], *, seed: int = 0) -> Table | None:
+    """A table for the terminal with the mean Dice of each class by each method; None where there is one class only."""
+    aggregates = [entry for entry in aggregate(rows, seed=seed) if entry.structure != UNION]
+    if not aggregates:
+        return None
+    methods = list(dict.fromkeys((entry.method, entry.naming) for entry in aggregates))
+    table = Table(title="Dice of each class", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("class")
+    for method, naming in methods:
+        table.add_column(escape(method) + ("" if naming in LABEL_FREE else " †"), justify="right")
+    for structure in dict.fromkeys(entry.structure for entry in aggregates):
+        means = {
+            (entry.method, entry.naming): entry.spreads["dice"].mean
+            for entry in aggregates
+            if entry.structure == structure
+        }
+        known = [means.get(method, math.nan) for method in methods]
+        table.add_row(escape(structure), *("–" if math.isnan(mean) else _ratio(mean, 3) for mean in known))
+    return table
+
+
 def write_scores_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
     """Write one line a row; names that a spreadsheet would run as a formula are made harmless."""
     stream = io.StringIO()

@@ -181,7 +181,8 @@ def table(candidates: Sequence[Candidate], best: Candidate) -> list[str]:
     width = max(map(len, SIGNALS))
     lines = [f"{'step':>6}{'K':>5}" + "".join(f"{name:>{width + 2}}" for name in SIGNALS)]
     for each in candidates:
-        values = "".join(f"{each.signals[name]:>{width + 2}.3f}" for name in SIGNALS)
+        cells = ("–" if math.isnan(value) else f"{value:.3f}" for value in (each.signals[name] for name in SIGNALS))
+        values = "".join(f"{cell:>{width + 2}}" for cell in cells)
         lines.append(f"{each.step:>6}{each.clusters:>5}{values}{' <' if each is best else ''}")
     return lines
 

@@ -56,6 +56,7 @@ def evaluate_run(
     held_out: bool = False,
     frame: int | None = None,
     overrides: Sequence[str] = (),
+    brief: bool = False,
 ) -> dict[str, Any]:
     """Score every method of a run on labelled pictures, with each way of naming its clusters.
 
@@ -73,6 +74,7 @@ def evaluate_run(
         held_out: only the pictures that training did not see.
         frame: which frame of files with several.
         overrides: `section.key=value` for prepare, naming and reconstruct, and for run.
+        brief: leave out the list of cases, which the same command has said already.
 
     Returns:
         `lines` for the terminal, `rows` with the scores, `published` names and values, `failed` cases.
@@ -89,7 +91,7 @@ def evaluate_run(
         )
     require_folder(out, "-o")
     listing = find_cases(images, frame=frame, skip=(out, run))
-    parts.say_listing(listing)
+    parts.say_listing(listing, brief=brief)
     labelled = [case for case in listing.cases if case.case_id in listing.labels]
     if not labelled:
         raise MedsegError(f"{images} must hold labelled pictures, got none with a label; name labels like their images")

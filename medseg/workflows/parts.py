@@ -46,10 +46,17 @@ _FACTS = "features.json"
 _BYTES_A_VOXEL = 32  # image, region, salience, tubularity, probability and their transient copies
 
 
-def say_listing(listing: Listing) -> None:
-    """Print what was found, what lacks what, what was ignored and why, and what cannot be used."""
-    for line in listing.describe():
+def say_listing(listing: Listing, *, brief: bool = False) -> None:
+    """Print what was found, what lacks what, what was ignored and why, and what cannot be used.
+
+    Args:
+        listing: what was found.
+        brief: print the counts only, because the same command has said the rest already.
+    """
+    for line in listing.describe()[: 1 if brief else None]:
         _log.info(line)
+    if brief:
+        return
     for _, problem in listing.problems:
         _log.error(problem)
 

@@ -51,6 +51,7 @@ def reconstruct_run(
     held_out: bool = False,
     overrides: Sequence[str] = (),
     frame: int | None = None,
+    brief: bool = False,
 ) -> dict[str, Any]:
     """Reconstruct every case of `scans`; finished cases with the same manifest are skipped.
 
@@ -62,6 +63,7 @@ def reconstruct_run(
         held_out: only the cases that training did not see.
         overrides: `section.key=value` for prepare, naming and reconstruct, and for run (device, processes).
         frame: which frame of scans that hold several.
+        brief: leave out the list of cases, which the same command has said already.
 
     Returns:
         `lines` for the terminal, `done`, `skipped` and `failed` cases.
@@ -77,7 +79,7 @@ def reconstruct_run(
     require_apart(listing, out)
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
-        parts.say_listing(listing)
+        parts.say_listing(listing, brief=brief)
     cases = [case for case in listing.cases if not (held_out and record.trained_on(hash_file(case.image)))]
     if not cases:
         raise MedsegError(f"{scans} must hold a scan that training did not see, got none; leave out --held-out")

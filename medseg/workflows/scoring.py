@@ -23,7 +23,14 @@ from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
 from medseg.scans.schemes import LabelScheme
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import UNION, score_labels
-from medseg.scoring.tables import ScoreRow, score_table, write_evaluation_results, write_scores_csv, write_scores_json
+from medseg.scoring.tables import (
+    ScoreRow,
+    class_table,
+    score_table,
+    write_evaluation_results,
+    write_scores_csv,
+    write_scores_json,
+)
 from medseg.workflows.labels import require_same_size
 from medseg.workflows.manifests import read_manifests
 from medseg.workflows.results import read_frames, read_mask
@@ -97,19 +104,22 @@ def score_results(
     write_evaluation_results(into / "evaluation_results.txt", rows, dataset=out.resolve().name, method=method)
     score_plot(rows, into / "plots" / "scores.png")
     aggregates = read_json(into / "scores.json")["aggregates"]
+    by_class = class_table(rows)
     lines = [
-        *_as_lines(score_table(rows, title=_title(rows, region))),
+        *_as_lines(score_table(rows, title=_title(rows, region, several=by_class is not None))),
+        *([] if by_class is None else _as_lines(by_class)),
         *_lost(aggregates, method),
         f"tables: {into}/scores.csv",
     ]
     return {"lines": lines, "aggregates": aggregates, "region": region, "failed": failed}
 
 
-def _title(rows: Sequence[ScoreRow], region: str) -> str:
+def _title(rows: Sequence[ScoreRow], region: str, *, several: bool) -> str:
     cases = {row.case_id for row in rows}
     seen = {row.case_id for row in rows if row.trained_on_this_case}
     count = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
-    return f"{count}, {len(seen) or 'none'} of them trained on (without labels), region {region}"
+    what = "all classes together, " if several else ""
+    return f"{what}{count}, {len(seen) or 'none'} of them trained on (without labels), region {region}"
 
 
 def _lost(aggregates: Sequence[Mapping[str, Any]], method: str) -> list[str]:

@@ -50,7 +50,7 @@ def run_all(
     if references is not None:
         find_references(references)  # there is something to score against, or it is said now
     trained = train_run(config, scans, run, overrides=overrides, frame=frame, skip=(out,))
-    reconstructed = reconstruct_run(run, scans, out, compare=True, frame=frame)
+    reconstructed = reconstruct_run(run, scans, out, compare=True, frame=frame, brief=True)
     answer = {
         "train": trained,
         "reconstruct": reconstructed,
@@ -61,7 +61,7 @@ def run_all(
         references = scans
     picture = open_run(run).config.prepare.modality == "picture"
     if references is not None and picture:
-        scored = evaluate_run(run, scans, out / "evaluation", frame=frame)
+        scored = evaluate_run(run, scans, out / "evaluation", frame=frame, brief=True)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
     elif references is not None:

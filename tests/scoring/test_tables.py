@@ -17,6 +17,7 @@ from medseg.scoring.tables import (
     aggregate,
     best,
     bootstrap_interval,
+    class_table,
     safe_cell,
     score_table,
     write_evaluation_results,
@@ -178,3 +179,18 @@ def test_the_terminal_table_shows_whole_rows_in_80_columns() -> None:
     assert "STEGO [x]" in text
     assert "2 cases, oracle †" in text
     assert "not label-free" in text
+
+
+def test_classes_stand_below_each_other_and_methods_side_by_side() -> None:
+    rows = [
+        row("a", "stego", dice=0.9),
+        row("a", "stego", dice=0.25, structure="liver", naming="training_labels"),
+        row("b", "stego", dice=0.75, structure="liver", naming="training_labels"),
+        row("a", "stego", dice=NAN, structure="mass", naming="training_labels"),
+        row("a", "kmeans", dice=0.125, structure="mass"),
+    ]
+    table = class_table(rows)
+    assert table is not None
+    assert [column.header for column in table.columns] == ["class", "stego †", "kmeans"]
+    assert [list(column.cells) for column in table.columns] == [["liver", "mass"], [".500", "–"], ["–", ".125"]]
+    assert class_table(rows[:1]) is None
