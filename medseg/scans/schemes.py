@@ -76,7 +76,7 @@ def scheme_from_classes_yaml(path: Path) -> LabelScheme:
             red, green, blue = bytes.fromhex(colour.removeprefix("#"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MedsegError(
-                f"class {number} in {path} must have value, name and, if any, a colour that can be read, got {entry!r}; "
+                f"class {number} in {path} must have value, name and, if any, a readable colour, got {entry!r}; "
                 'write the colour in quotes, such as "#e6194b"'
             ) from error
         if type(value) is not int or not 0 <= value <= 255:

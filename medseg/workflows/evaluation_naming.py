@@ -1,7 +1,7 @@
 """This file names the clusters of every method by what is known of the labels, in every way that there is.
 
-*Label-free* names come from rules, or a person's list; names by *training labels* from the classes that each cluster met
-in training, see `naming.matching`; the *oracle* matches clusters one-to-one to the very labels that are scored, as
+*Label-free* names come from rules, or a person's list; names by *training labels* from the classes that each cluster
+met in training, see `naming.matching`; the *oracle* matches clusters one-to-one to the very labels that are scored, as
 published; that is no result. A *column* is the place of a class in the tables; a cluster without one counts as wrong.
 """
 

@@ -255,7 +255,8 @@ class CaseWriter:
         if self.config.prepare.modality == "picture":
             shares = picture_shares(classes, np.asarray(sample["image"]), steps)
             full = likeliest(shares, values, lambda share: _on_source(share, sample, nearest=False))
-            return likeliest(shares, values), full
+            region = np.asarray(sample["region"]).astype(np.uint8)
+            return likeliest(shares, values) * region[0], full * _on_source(region, sample, nearest=True)[0]
         # The flux rule comes with its own edge, and is the same row in every table.
         steps = FLUX_STEPS if name == "flux" else steps
         labels = _refined(classes, values, parts.refinement_volume(sample), steps)

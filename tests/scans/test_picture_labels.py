@@ -173,7 +173,10 @@ def test_classes_yaml_gives_classes_and_colours(tmp_path: Path) -> None:
         ("classes: []", "must list classes"),
         ("- 1", "must list classes"),
         ("classes: [", "readable YAML"),
-        ("classes: [{value: 1, name: a, colour: red}]", "class 1 in .* must have value, name and, if any, a colour"),
+        (
+            "classes: [{value: 1, name: a, colour: red}]",
+            "class 1 in .* must have value, name and, if any, a readable colour",
+        ),
         ("classes: [{value: 1, name: a, colour: '#12'}]", "such as"),
         ("classes: [{value: 300, name: a, colour: '#123456'}]", r"in 0..255, got 300"),
         ("classes: [{value: 1, name: a, colour: '#123456'}, {value: 1, name: b, colour: '#123457'}]", "once"),

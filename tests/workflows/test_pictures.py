@@ -88,6 +88,18 @@ def test_a_named_mask_is_the_mask_of_clusters_with_names(scenes: Path, run: Path
         assert np.mean(named == table[np.asarray(loaded(path))]) > 0.98  # but where enlarging moves a border
 
 
+def test_outside_a_given_mask_a_picture_is_background(scenes: Path, run: Path, tmp_path: Path) -> None:
+    picture = sorted((scenes / "imgs" / "val").glob("*.png"))[0]
+    inside = np.zeros(loaded(picture).size[::-1], np.uint8)
+    inside[:, 20:50] = 255
+    Image.fromarray(inside).save(tmp_path / "mask.png")
+    (tmp_path / "cases.csv").write_text(f"case,image,mask\nx,{picture},mask.png\n", encoding="utf-8")
+    assert reconstruct_run(run, tmp_path / "cases.csv", tmp_path / "out")["failed"] == {}
+    labels = np.asarray(loaded(tmp_path / "out" / "x_seg.png"))
+    assert (labels[:, :20] == 0).all() and (labels[:, 50:] == 0).all()
+    assert (labels[:, 20:50] > 0).all()
+
+
 def test_clusters_without_names_are_not_scored_as_classes(scenes: Path, run: Path, tmp_path: Path) -> None:
     reconstruct_run(run, scenes, tmp_path, held_out=True)
     with pytest.raises(MedsegError, match="medseg evaluate"):
