@@ -123,28 +123,51 @@ def match_table(
 ) -> Naming:
     """Name clusters by a table of counts: column 0 is background, column n the n-th class.
 
-    A vote by majority would call everything background where a class is rare, and one cluster a class would throw the
-    others away, or force a class upon a cluster that hardly holds it. Instead a cluster is a candidate for the class
-    that it holds most of, and each class takes its candidates, purest first, up to the highest Dice; no other choice
-    among them has a higher one. The rest is background, or, where nothing is labelled background, the class that it
-    holds most of.
+    Three ways are tried, and that with the highest mean Dice of background and classes on this table is taken: one
+    cluster a class (`hungarian`), the majority in each cluster, and the purest clusters of each class. The first is
+    best where classes are few and large, but forces a class upon a cluster that hardly holds it, or throws clusters
+    away; the second calls everything background where a class is rare; the third has the highest Dice of a rare class.
 
     Returns:
         The naming; a class without a voxel in the table, or that no cluster fits, stays empty.
     """
     if table.shape[1] != len(classes) + 1:
         raise MedsegError(f"table must have {len(classes) + 1} columns, got {table.shape[1]}; background is the first")
-    chosen: dict[int, list[int]] = {}
-    favourite = 1 + np.argmax(table[:, 1:], axis=1)
-    has_background = bool(table[:, 0].any())
-    for column in range(1, table.shape[1]):
-        candidates = np.flatnonzero((favourite == column) & (table[:, column] > 0))
-        chosen[column] = _purest(table, column, candidates) if has_background else candidates.tolist()
+    ways = (hungarian(table), np.argmax(table, axis=1), match_by_purity(table))
+    best = max(ways, key=lambda columns: _mean_dice(table, columns))
+    chosen = {
+        column: np.flatnonzero((best == column) & (table[:, column] > 0)).tolist()
+        for column in range(1, table.shape[1])
+    }
     named, reasons = [], []
     for (column, clusters), entry in zip(chosen.items(), classes, strict=True):
         named.append(replace(entry, clusters=tuple(sorted(clusters))))
         reasons.append(_why(table, column, sorted(clusters), entry.name))
     return Naming(classes=tuple(named), named_by=named_by, reasons=tuple(reasons))
+
+
+def match_by_purity(table: Integer[np.ndarray, "clusters classes"]) -> Integer[np.ndarray, " clusters"]:
+    """Column of each cluster where each class takes its purest clusters, up to the highest Dice.
+
+    A cluster is a candidate for the class that it holds most of; no other choice among the candidates of a class has a
+    higher Dice. The rest is background.
+    """
+    columns = np.zeros(len(table), dtype=np.int64)
+    favourite = 1 + np.argmax(table[:, 1:], axis=1)
+    for column in range(1, table.shape[1]):
+        columns[_purest(table, column, np.flatnonzero((favourite == column) & (table[:, column] > 0)))] = column
+    return columns
+
+
+def _mean_dice(table: Integer[np.ndarray, "clusters classes"], columns: Integer[np.ndarray, " clusters"]) -> float:
+    """Mean Dice of background and classes, as far as they have a voxel; 0 without any."""
+    columns = np.maximum(columns, 0)  # a cluster without a class is background
+    labelled = np.flatnonzero(table.any(axis=0))
+    dices = [
+        2 * table[columns == column, column].sum() / (table[columns == column].sum() + table[:, column].sum())
+        for column in labelled
+    ]
+    return float(np.mean(dices)) if len(dices) else 0.0
 
 
 def _purest(

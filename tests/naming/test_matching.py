@@ -15,6 +15,7 @@ from medseg.naming.matching import (
     confusion,
     count_table,
     hungarian,
+    match_by_purity,
     match_table,
     match_to_labels,
     mean_iou,
@@ -101,6 +102,13 @@ def test_where_nothing_is_background_every_cluster_has_the_class_it_holds_most_o
     assert naming.class_of_cluster == {0: VESSEL.value, 1: VESSEL.value, 2: VEIN.value, 3: VEIN.value}
 
 
+def test_one_cluster_a_class_where_that_fits_best() -> None:
+    # By the purest clusters alone, the second class would lose cluster 1 to the first, of which it holds a little more.
+    table = np.array([[90, 0, 0], [0, 50, 45], [0, 60, 0]])
+    naming = match_table(table, [VESSEL, VEIN])
+    assert naming.class_of_cluster == {1: VEIN.value, 2: VESSEL.value}
+
+
 def test_as_many_clusters_as_classes_have_one_each_where_they_are_pure() -> None:
     assignments = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     labels = np.array([5, 5, 0, 0, 0, 1, 1, 5])
@@ -130,7 +138,7 @@ def test_the_chosen_clusters_have_the_highest_dice_of_all_choices() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         table = rng.integers(0, 60, size=(6, 2)) * np.array([3, 1])
-        chosen = match_table(table, [VESSEL]).classes[0].clusters
+        chosen = tuple(np.flatnonzero(match_by_purity(table) == 1).tolist())
 
         def dice(clusters: tuple[int, ...], table: np.ndarray = table) -> float:
             rows = table[list(clusters)]

@@ -13,7 +13,7 @@ from PIL import Image
 from medseg.config import load_config
 from medseg.files import write_json
 from medseg.naming.cards import ClusterCard
-from medseg.naming.classes import ClassEntry, Naming
+from medseg.naming.classes import ClassEntry, Naming, write_classes
 from medseg.naming.matching import EXTRA
 from medseg.scans.cases import Case
 from medseg.scans.picture_masks import write_index_png
@@ -21,6 +21,7 @@ from medseg.scans.schemes import LabelScheme
 from medseg.workflows import evaluation_naming
 from medseg.workflows.evaluation_naming import PictureTables, label_classes, name_methods, patient_tables
 from medseg.workflows.evaluation_report import Evaluated, Exhibit, write_report
+from medseg.workflows.training import probe_naming
 
 SCHEME = LabelScheme("test", ((1, "sky", "#3080e0"), (2, "sea", "#106060"), (3, "ship", "#c02020")))
 FACTS = {"seen_in_training": 1}
@@ -42,6 +43,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     table = [[0, 5, 0, 0], [0, 0, 5, 0], [0, 0, 1, 0]]
     classes = [{"value": value, "name": name, "colour": colour} for value, name, colour in SCHEME.classes]
     write_json(tmp_path / "stego" / "cards.json", {"cards": cards, "label_table": table, "classes": classes})
+    write_classes(tmp_path / "linear" / "classes.yaml", probe_naming(3, ()))
     return {"stego": tmp_path / "stego", "linear": tmp_path / "linear"}
 
 
