@@ -85,15 +85,25 @@ def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    state = read_state(path)
+    if state.get("key") != key:
+        raise MedsegError(
+            f"{path} must be a checkpoint of the same settings, seed, backbone and patches, got another one's; "
+            "choose another run folder or remove it"
+        )
+    return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of whatever run; nothing in it is executed.
+
+    Raises:
+        MedsegError: the file is broken, or holds anything but tensors and plain values.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise MedsegError(
             f"{path} must be a checkpoint of this program, got {str(error).splitlines()[0]}; remove it"
         ) from error
-    if not isinstance(state, dict) or state.get("key") != key:
-        raise MedsegError(
-            f"{path} must be a checkpoint of the same settings, seed, backbone and patches, got another one's; "
-            "choose another run folder or remove it"
-        )
-    return state
+    return state if isinstance(state, dict) else {}

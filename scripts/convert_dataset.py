@@ -26,15 +26,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--labels", action="store_true", help="all of them are labels")
     asked = parser.parse_args(arguments)
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.scans.conversion import convert_dataset
 
     start_logging(quiet=False, verbose=False)
     report = convert_dataset(asked.source, asked.out, to=asked.to, labels=asked.labels)
-    print("\n".join(report["lines"]))
-    for reason in report["failed"].values():
-        print(reason, file=sys.stderr)
-    return 1 if report["failed"] else 0
+    return answer_with(report, as_json=False)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from medseg.cli import guarded
 
 def main(arguments: list[str]) -> int:
     """Translate the options and crop; 1 when an image failed."""
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.published_commands import read_request
 
     start_logging(quiet=False, verbose=False)
@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
         frame=asked.frame,
         scheme=load_scheme(asked.scheme) if asked.scheme else None,
     )
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

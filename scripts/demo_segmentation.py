@@ -20,7 +20,7 @@ _AS_PUBLISHED = ("reconstruct.flip=true", "reconstruct.refine=[crf]")
 
 def main(arguments: list[str]) -> int:
     """Translate the options and write the masks; 1 when an image failed."""
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.published_commands import later_overrides, read_request, run_of
 
     start_logging(quiet=False, verbose=False)
@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
     run = run_of(models[0], asked)
     overrides = (*_AS_PUBLISHED, *later_overrides(asked))
     answer = reconstruct_run(run, scans, out, overrides=overrides, frame=asked.frame)
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     named = [f"--{word}" if word.startswith("pytorch_data_dir=") else word for word in arguments]
     asked = parser.parse_args(named)
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.downloads import DATASETS, chosen, fetch
 
     start_logging(quiet=False, verbose=False)
@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(f"{item.name}: {item.about}; {item.address}" for item in DATASETS))
         return 0
     answer = fetch(chosen(asked.names, DATASETS), asked.pytorch_data_dir, source=asked.source, unpack=True)
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     named = [f"--{word}" if word.startswith("output_root=") else word for word in arguments]
     asked = parser.parse_args(named)
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.downloads import MODELS, chosen, fetch
 
     start_logging(quiet=False, verbose=False)
@@ -36,8 +36,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(f"{item.name}: {item.about}; {item.address}" for item in MODELS))
         return 0
     answer = fetch(chosen(asked.names, MODELS), asked.output_root, source=asked.source)
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

@@ -38,15 +38,12 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     mapping = parse_map(asked.map) if asked.map else None
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.scans.conversion import map_label_values
 
     start_logging(quiet=False, verbose=False)
     report = map_label_values(asked.source, asked.out, mapping=mapping)
-    print("\n".join(report["lines"]))
-    for reason in report["failed"].values():
-        print(reason, file=sys.stderr)
-    return 1 if report["failed"] else 0
+    return answer_with(report, as_json=False)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             "plot_correspondence must be true where plot_movie is false, got neither; ask for one of them"
         )
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.correspondence import plot_correspondence
 
     start_logging(quiet=False, verbose=False)
@@ -64,8 +64,7 @@ def main(arguments: list[str]) -> int:
         resolution=asked.res,
         overrides=asked.overrides,
     )
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(as_options(arguments))
     shape = None if asked.grid is None else grid(asked.grid)
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.mosaic import stitch_tiles
 
     start_logging(quiet=False, verbose=False)
@@ -52,8 +52,7 @@ def main(arguments: list[str]) -> int:
         numbering=asked.numbering,
         method=asked.method,
     )
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

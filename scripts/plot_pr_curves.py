@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="section.key=value")
     asked = parser.parse_args(as_options(arguments))
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.precision_recall import plot_precision_recall
 
     start_logging(quiet=False, verbose=False)
@@ -42,8 +42,7 @@ def main(arguments: list[str]) -> int:
         seed=asked.seed,
         overrides=asked.overrides,
     )
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from medseg.errors import MedsegError
 
 def main(arguments: list[str]) -> int:
     """Translate the options and compute; 1 when a case failed."""
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.workflows.published_commands import read_request
 
     start_logging(quiet=False, verbose=False)
@@ -29,8 +29,7 @@ def main(arguments: list[str]) -> int:
     answer = precompute_pairs(
         asked.config, asked.required_scans(), asked.run, overrides=asked.overrides, frame=asked.frame
     )
-    print("\n".join(answer["lines"]))
-    return 1 if answer["failed"] else 0
+    return answer_with(answer, as_json=False)
 
 
 if __name__ == "__main__":

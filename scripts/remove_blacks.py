@@ -23,15 +23,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dark", type=float, default=8 / 255, help="largest value of a dark pixel, 0 to 1")
     asked = parser.parse_args(arguments)
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.app import answer_with, start_logging
     from medseg.scans.conversion import drop_black
 
     start_logging(quiet=False, verbose=False)
     report = drop_black(asked.source, asked.out, share=asked.share, dark=asked.dark)
-    print("\n".join(report["lines"]))
-    for reason in report["failed"].values():
-        print(reason, file=sys.stderr)
-    return 1 if report["failed"] else 0
+    return answer_with(report, as_json=False)
 
 
 if __name__ == "__main__":

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import main_of
 from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.naming.classes import ClassEntry, Naming, write_classes
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
-
-def main_of(name: str) -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture(scope="module")

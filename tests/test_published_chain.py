@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import main_of
 from PIL import Image
 from scipy.io import savemat
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 TILE, ROWS = 32, 3
 FLOOR = {1: (120, 120, 125), 2: (180, 70, 60), 3: (60, 140, 60)}
 """Mean colour of road, roof and meadow."""
@@ -21,14 +19,6 @@ TESTED = (2, 4)
 SMALL = [
     "--config", "pictures_bank", f"res={TILE}", "stego.fit_points=600", "stego.code_dim=8",
 ]  # fmt: skip
-
-
-def main_of(name: str) -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def town() -> tuple[np.ndarray, np.ndarray]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import main_of
 from PIL import Image
 from skimage.io import imread
 
@@ -18,7 +17,6 @@ from medseg.files import hash_file
 from medseg.workflows import downloads, importing, precomputing, published_commands, reconstruction, training
 from medseg.workflows.published_commands import read_config_file, read_request
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 PUBLISHED = """
 output_root: OUT
 pytorch_data_dir: DATA
@@ -53,14 +51,6 @@ class Recorder:
     def __call__(self, *args: Any, **named: Any) -> dict[str, Any]:
         self.calls.append(SimpleNamespace(args=args, **named))
         return {"lines": ["done"], "failed": self.failed}
-
-
-def main_of(name: str) -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from commands import main_of, module_of
 
 from medseg.errors import MedsegError
 from medseg.features.student.student import shipped_student
@@ -17,23 +15,10 @@ from medseg.files import hash_file
 from medseg.phantoms.hard import hard_case
 from medseg.phantoms.vessels import write_phantoms
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = [
     "stego.steps=4", "stego.batch=4", "patches.per_case=12", "patches.size=24", "stego.fit_points=600",
     "prepare.brain_mask=none", "student.steps=0", "stego.voters=1",
 ]  # fmt: skip
-
-
-def module_of(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def main_of(name: str) -> Callable[[list[str]], int]:
-    return module_of(name).main
 
 
 @pytest.fixture(scope="module")

@@ -179,6 +179,7 @@ def _each(
             raise
         except MedsegError as error:
             failed[str(name)] = str(error)
+            _log.error(str(error))
     lines = [f"{made} of {len(paths)} pictures {done} to {out}"]
     left = len(paths) - made - len(failed)
     lines += [f"{left} not {done}: there already, or left out"] if left else []

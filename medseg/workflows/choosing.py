@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from medseg.config import Config
 from medseg.errors import MedsegError
 from medseg.files import hash_file, read_record, write_json
 from medseg.naming.classes import class_entry
 from medseg.patches.datasets import PatchDataset
 from medseg.progress import track
+from medseg.records import read_state
 from medseg.runs import open_run
 from medseg.stego.choice import DEFAULT_SIGNAL, SIGNALS, fit_codes, measure_candidate
 from medseg.stego.clustering import PointSample, sample_points
@@ -189,13 +188,8 @@ def table(candidates: Sequence[Candidate], best: Candidate) -> list[str]:
 
 def _read_state(path: Path) -> dict[str, Any]:
     needed = {"head", "probes", "step", "shifts", "key"}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        raise MedsegError(
-            f"{path} must be a checkpoint of this program, got {str(error).splitlines()[0]}; remove it"
-        ) from error
-    if not isinstance(state, dict) or not needed <= state.keys():
+    state = read_state(path)
+    if not needed <= state.keys():
         raise MedsegError(f"{path} must be a checkpoint of a STEGO training, got another file; remove it")
     return state
 

@@ -173,8 +173,12 @@ def test_settled_labels_teach_the_second_round(
 def test_exact_labels_are_never_settled(
     tmp_path: Path, volumes: list[StudentVolume], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "settle", lambda *_: pytest.fail("was called"))
-    run(tmp_path, volumes[:1])
+    settled = []
+    monkeypatch.setattr(rounds, "settle", lambda labels, *_: settled.append(labels) or labels)
+    run(tmp_path / "exact", volumes[:1])
+    assert settled == []
+    run(tmp_path / "open", volumes[1:])
+    assert settled  # what the teacher left open is settled, so that the line above can fail
 
 
 def test_a_trained_start_is_used_and_takes_the_later_rate(tmp_path: Path, volumes: list[StudentVolume]) -> None:
