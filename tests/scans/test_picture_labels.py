@@ -36,7 +36,7 @@ def _save(path: Path, values: Any, **options: Any) -> Path:
     return path
 
 
-def _refused(path: Path, words: str, scheme: LabelScheme | None = None) -> None:
+def _assert_refused(path: Path, words: str, scheme: LabelScheme | None = None) -> None:
     with pytest.raises(MedsegError, match=words) as caught:
         read_labels(path, scheme)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
@@ -71,17 +71,19 @@ def test_a_palette_in_the_colours_of_the_scheme_gives_these(tmp_path: Path) -> N
     assert _read(tmp_path / "a.png", _SCHEME) == [[2, 0, 7], [1, 1, 2]]
     assert _read(tmp_path / "a.png") == _IDS.tolist()
     _indexed(_IDS, [_BLUE, (0, 0, 0), _WHITE, (1, 2, 3)]).save(tmp_path / "a.png")
-    _refused(tmp_path / "a.png", "got #010203 in 2 pixels", _SCHEME)
+    _assert_refused(tmp_path / "a.png", "got #010203 in 2 pixels", _SCHEME)
 
 
 def test_colours_are_exact_and_an_unknown_one_is_named_and_counted(tmp_path: Path) -> None:
     colours = np.array([[_RED, _BLUE], [(0, 0, 0), _WHITE]], np.uint8)
     assert _read(_save(tmp_path / "a.png", colours), _SCHEME) == [[1, 2], [0, 7]]
     assert _read(_save(tmp_path / "floor.png", np.array([[(0, 0, 0), _WHITE]], np.uint8)), _SCHEME) == [[0, 7]]
-    _refused(tmp_path / "a.png", "got colours and no list; write a classes.yaml")
+    _assert_refused(tmp_path / "a.png", "got colours and no list; write a classes.yaml")
     colours[0, 0] = (254, 0, 0)
     path = _save(tmp_path / "a.png", np.concatenate([colours, colours, [[(1, 2, 3), _RED]]]).astype(np.uint8))
-    _refused(path, r"colours of reef.yaml, got #fe0000 in 2 pixels, and 1 more unknown colours; list it", _SCHEME)
+    _assert_refused(
+        path, r"colours of reef.yaml, got #fe0000 in 2 pixels, and 1 more unknown colours; list it", _SCHEME
+    )
 
 
 def test_grey_stored_as_colours_is_no_colour(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_grey_stored_as_colours_is_no_colour(tmp_path: Path) -> None:
 
 def test_a_value_that_the_scheme_does_not_name_is_refused(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.png", np.array([[0, 1, 255, 77, 77]], np.uint8))
-    _refused(path, "must hold the values of reef.yaml, got 77 in 2 pixels", _SCHEME)
+    _assert_refused(path, "must hold the values of reef.yaml, got 77 in 2 pixels", _SCHEME)
     assert _read(path) == [[0, 1, -1, 77, 77]]
 
 
@@ -111,10 +113,10 @@ def test_a_scheme_maps_and_ignores_values_and_refuses_others(tmp_path: Path) -> 
     path = _save(tmp_path / "a.png", np.array([[0, 700, 3, 255, 9]], np.uint16))
     scheme = LabelScheme("city", ((1, "a", "#000001"),), values={0: -1, 700: 1, 3: 2, 9: 5}, ignored=frozenset({2}))
     assert _read(path, scheme) == [[-1, 1, -1, -1, 5]]
-    _refused(
+    _assert_refused(
         path, "must hold the values of city, got 9 in 1 pixels", LabelScheme("city", (), values={0: 1, 700: 1, 3: 2})
     )
-    _refused(path, "labels from 0 to 255, got 700")
+    _assert_refused(path, "labels from 0 to 255, got 700")
     np.save(tmp_path / "b.npy", np.array([[-1, 0, 4]]))
     assert _read(tmp_path / "b.npy") == [[-1, 0, 4]]
 
@@ -131,20 +133,22 @@ def test_transparent_pixels_are_unlabelled(tmp_path: Path, caplog: pytest.LogCap
 
 def test_a_lossy_label_is_refused_with_the_reason(tmp_path: Path) -> None:
     big = np.kron(_IDS, np.ones((16, 16), np.uint8))
-    _refused(_save(tmp_path / "a.jpg", big), "without loss, got JPEG, whose compression blurs labels")
-    _refused(_save(tmp_path / "a.webp", np.repeat(big[..., None], 3, axis=2)), "got lossy WebP")
-    _refused(_save(tmp_path / "a.tif", big, compression="jpeg"), "got JPEG inside TIFF")
+    _assert_refused(_save(tmp_path / "a.jpg", big), "without loss, got JPEG, whose compression blurs labels")
+    _assert_refused(_save(tmp_path / "a.webp", np.repeat(big[..., None], 3, axis=2)), "got lossy WebP")
+    _assert_refused(_save(tmp_path / "a.tif", big, compression="jpeg"), "got JPEG inside TIFF")
     (tmp_path / "renamed.png").write_bytes((tmp_path / "a.jpg").read_bytes())
-    _refused(tmp_path / "renamed.png", "got JPEG")
+    _assert_refused(tmp_path / "renamed.png", "got JPEG")
 
 
 def test_a_photograph_and_fractions_are_no_labels(tmp_path: Path) -> None:
-    _refused(_save(tmp_path / "a.png", np.arange(256, dtype=np.uint8).reshape(16, 16)), "at most 255 different labels")
+    _assert_refused(
+        _save(tmp_path / "a.png", np.arange(256, dtype=np.uint8).reshape(16, 16)), "at most 255 different labels"
+    )
     for value in (0.5, np.nan, np.inf):
         np.save(tmp_path / "b.npy", np.array([[0, 1, value]]))
-        _refused(tmp_path / "b.npy", "whole-number labels, got")
+        _assert_refused(tmp_path / "b.npy", "whole-number labels, got")
     np.save(tmp_path / "c.npy", np.array([[0, -3]]))
-    _refused(tmp_path / "c.npy", "got -3 in 1 pixels")
+    _assert_refused(tmp_path / "c.npy", "got -3 in 1 pixels")
 
 
 def test_labels_are_turned_as_their_images_are(tmp_path: Path) -> None:

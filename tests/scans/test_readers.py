@@ -38,7 +38,7 @@ def _with_fields(path: Path, **fields: Any) -> Path:
     return path
 
 
-def _refused(path: Path, words: str, read: Any = read_image) -> None:
+def _assert_refused(path: Path, words: str, read: Any = read_image) -> None:
     with pytest.raises(MedsegError, match=words) as caught:
         read(path)
     assert "\n" not in str(caught.value)
@@ -110,12 +110,12 @@ def test_few_broken_voxels_become_the_minimum_and_are_said(tmp_path: Path, caplo
 def test_many_broken_voxels_are_refused(tmp_path: Path) -> None:
     values = _VALUES.astype(np.float32)
     values[0, 0, :6] = np.nan  # 1 % of 600
-    _refused(_save(tmp_path / "a.nii", values), "got 6 of 600")
+    _assert_refused(_save(tmp_path / "a.nii", values), "got 6 of 600")
 
 
 def test_constant_image_is_refused_and_empty_label_is_not(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.nii", np.zeros((3, 4, 5), np.uint8))
-    _refused(path, "got 0 in every voxel")
+    _assert_refused(path, "got 0 in every voxel")
     assert read_labels(path).sum() == 0
 
 
@@ -126,7 +126,7 @@ def test_frames_are_counted_from_zero(tmp_path: Path) -> None:
         for frame in range(6):
             expected = values.reshape((4, 5, 6, 6), order="F")[..., frame]
             assert np.array_equal(read_image(path, frame=frame).numpy()[0], expected)
-        _refused(path, r"got 6 .4 x 5 x 6 x 2 x 3.; choose one with --frame N, 0 .the first. to 5")
+        _assert_refused(path, r"got 6 .4 x 5 x 6 x 2 x 3.; choose one with --frame N, 0 .the first. to 5")
         with pytest.raises(MedsegError, match=r"must have frame 6 .0 is the first., got 6 in all"):
             read_image(path, frame=6)
     assert read_image(_save(tmp_path / "b.nii"), frame=0).shape == (1, 6, 5, 20)
@@ -134,8 +134,8 @@ def test_frames_are_counted_from_zero(tmp_path: Path) -> None:
 
 def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
     colours = np.zeros((3, 4, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
-    _refused(_save(tmp_path / "rgb.nii", colours), "got colours")
-    _refused(_save(tmp_path / "complex.nii", np.ones((3, 4, 5), np.complex64)), "must hold real numbers")
+    _assert_refused(_save(tmp_path / "rgb.nii", colours), "got colours")
+    _assert_refused(_save(tmp_path / "complex.nii", np.ones((3, 4, 5), np.complex64)), "must hold real numbers")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
 )
 def test_broken_header_is_one_clear_line(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     for name in ("a.nii", "a.nii.gz"):
-        _refused(_with_fields(tmp_path / name, **fields), words)
-        _refused(tmp_path / name, words, read_labels)
+        _assert_refused(_with_fields(tmp_path / name, **fields), words)
+        _assert_refused(tmp_path / name, words, read_labels)
 
 
 def test_broken_file_is_one_clear_line(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_broken_file_is_one_clear_line(tmp_path: Path) -> None:
     }
     for name, (content, words) in broken.items():
         (tmp_path / name).write_bytes(content)
-        _refused(tmp_path / name, words)
-    _refused(tmp_path / "missing.nii", "must be a file, got none")
+        _assert_refused(tmp_path / name, words)
+    _assert_refused(tmp_path / "missing.nii", "must be a file, got none")
     (tmp_path / "folder.nii").mkdir()
-    _refused(tmp_path / "folder.nii", "got a folder")
+    _assert_refused(tmp_path / "folder.nii", "got a folder")
 
 
 @pytest.mark.parametrize(
@@ -216,4 +216,4 @@ def test_0_and_255_are_read_as_0_and_1(tmp_path: Path, caplog: pytest.LogCapture
 @pytest.mark.parametrize(("value", "words"), [(0.5, "got 0.5"), (-1, "got -1"), (256, "got 256"), (np.nan, "got nan")])
 def test_other_numbers_are_no_labels(tmp_path: Path, value: float, words: str) -> None:
     values = np.array([[[0, 1, value]]], np.float32)
-    _refused(_save(tmp_path / "l.nii", values), words, read_labels)
+    _assert_refused(_save(tmp_path / "l.nii", values), words, read_labels)
