@@ -26,30 +26,33 @@ from medseg.stego.model import Clusterer
 
 @dataclass(frozen=True)
 class Voter:
-    """A clusterer and the class value (0: background) of each of its clusters."""
+    """A clusterer and the class value (0: background) of each of its clusters.
+
+    Attributes:
+        clusterer: gives the probability of each cluster.
+        class_of_cluster: clusters that are not in it are background.
+        by_strongest: whether a class is as likely as its strongest cluster, instead of as the sum of its clusters. The
+            likeliest class is then that of the likeliest cluster; of many flat probabilities a sum would favour the
+            class that has the most clusters.
+    """
 
     clusterer: Clusterer
     class_of_cluster: Mapping[int, int]
+    by_strongest: bool = False
 
     def class_probabilities(
         self, features: Float[torch.Tensor, "b d hf wf"], values: Sequence[int]
     ) -> Float[torch.Tensor, "b c _ _"]:
-        """Probability of each class value: the sum over the clusters that carry it."""
-        clusters = self.clusterer.probabilities(features)
-        membership = torch.zeros(len(values), clusters.shape[1], device=clusters.device, dtype=clusters.dtype)
-        for cluster, value in self.class_of_cluster.items():
-            if value in values:
-                membership[values.index(value), cluster] = 1
-        return torch.einsum("bkhw,ck->bchw", clusters, membership)
+        """Probability of each class value, see `of_clusters`."""
+        return self.of_clusters(self.clusterer.probabilities(features), values)
 
-    def by_strongest(
+    def of_clusters(
         self, clusters: Float[torch.Tensor, "b k h w"], values: Sequence[int]
     ) -> Float[torch.Tensor, "b c h w"]:
-        """Share of each class value by its strongest cluster, and of background by the strongest of the others.
-
-        The likeliest class is then that of the likeliest cluster. A sum would favour classes that have many clusters.
-        """
+        """Probability of each class value from those of the clusters; background has what they lack to 1."""
         of_class = [[k for k, value in self.class_of_cluster.items() if value == wanted] for wanted in values]
+        if not self.by_strongest:
+            return torch.stack([clusters[:, members].sum(1) for members in of_class], dim=1)
         named = {k for members in of_class for k in members}
         others = [k for k in range(clusters.shape[1]) if k not in named]
         none = torch.zeros_like(clusters[:, 0])
@@ -172,10 +175,7 @@ def predict_whole(
     for k, answers in track(slices, f"{sample['case_id']}: slices", total=shape[2]):
         for name, method in methods.items():
             votes = torch.stack(
-                [
-                    voter.by_strongest(answers[f"{name} {n}"][None].exp(), values)
-                    for n, voter in enumerate(method.voters)
-                ]
+                [voter.of_clusters(answers[f"{name} {n}"][None].exp(), values) for n, voter in enumerate(method.voters)]
             )
             found[name].median[..., k] = _median(votes)[0].cpu().numpy()
             found[name].mean[..., k] = votes.mean(0)[0].cpu().numpy()

@@ -131,7 +131,8 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
     student = load_student(record.student) if (record.student / "student.json").is_file() else None
     if main == "student" and student is None:
         raise MedsegError(f"{record.folder} must hold a student, got none; train a run with features.backbone=student")
-    direct = () if config.prepare.modality == "picture" else DIRECT_METHODS
+    of_pictures = config.prepare.modality == "picture"
+    direct = () if of_pictures else DIRECT_METHODS
     available = [name for name in METHODS if record.has_method(name)]
     available += [name for name in direct if name != "student" or student is not None]
     names = [main, *(name for name in available if compare and name != main)]
@@ -159,7 +160,7 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
                 if name == "linear"
                 else name_method(folder, config.naming, clusters=clusterer.clusters)
             )
-            voters.append(Voter(clusterer, named.class_of_cluster))
+            voters.append(Voter(clusterer, named.class_of_cluster, by_strongest=of_pictures))
             if number == 0:
                 naming[name] = named
             elif named.empty_classes:

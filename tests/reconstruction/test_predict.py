@@ -39,13 +39,14 @@ class Halves:
         return self.probabilities(codes).log()
 
 
-def test_a_class_of_many_clusters_does_not_win_by_their_number() -> None:
+def test_a_class_of_many_clusters_does_not_win_by_their_number_where_the_strongest_counts() -> None:
     clusters = torch.tensor([0.3, 0.25, 0.25, 0.2]).view(1, 4, 1, 1)
-    voter = Voter(Halves(), {0: 2, 1: 1, 2: 1})  # the last is background
-    shares = voter.by_strongest(clusters, (1, 2))[0, :, 0, 0]
-    assert shares.tolist() == pytest.approx([0.25 / 0.75, 0.3 / 0.75])
-    assert voter.by_strongest(clusters, (1, 2, 9))[0, 2] == 0
-    everything = Voter(Halves(), dict.fromkeys(range(4), 1)).by_strongest(clusters, (1,))
+    names = {0: 2, 1: 1, 2: 1}  # the last is background
+    summed = Voter(Halves(), names).of_clusters(clusters, (1, 2))[0, :, 0, 0]
+    assert summed.tolist() == pytest.approx([0.5, 0.3])
+    strongest = Voter(Halves(), names, by_strongest=True).of_clusters(clusters, (1, 2, 9))[0, :, 0, 0]
+    assert strongest.tolist() == pytest.approx([0.25 / 0.75, 0.3 / 0.75, 0])
+    everything = Voter(Halves(), dict.fromkeys(range(4), 1), by_strongest=True).of_clusters(clusters, (1,))
     assert everything.item() == 1
 
 

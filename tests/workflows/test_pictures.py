@@ -78,9 +78,12 @@ def test_names_from_training_labels_score_well_on_held_out_pictures(scenes: Path
     assert "hd95_mm" not in union["stego"]["spreads"]
 
 
-def test_a_named_mask_is_the_mask_of_clusters_with_names(scenes: Path, run: Path, tmp_path: Path) -> None:
-    reconstruct_run(run, scenes, tmp_path / "clusters", held_out=True)
-    reconstruct_run(run, scenes, tmp_path / "named", held_out=True, overrides=["naming.source=training_labels"])
+@pytest.mark.parametrize("windows", ["whole", "tiled"])
+def test_a_named_mask_is_the_mask_of_clusters_with_names(scenes: Path, run: Path, tmp_path: Path, windows: str) -> None:
+    seen = [f"reconstruct.windows={windows}", f"reconstruct.flip={windows == 'whole'}"]
+    reconstruct_run(run, scenes, tmp_path / "clusters", held_out=True, overrides=seen)
+    named = [*seen, "naming.source=training_labels"]
+    reconstruct_run(run, scenes, tmp_path / "named", held_out=True, overrides=named)
     value_of = {c + 1: v for c, v in read_classes(tmp_path / "named" / "classes.yaml").class_of_cluster.items()}
     table = np.array([value_of.get(value, 0) for value in range(5)])
     for path in (tmp_path / "clusters").glob("*_seg.png"):
