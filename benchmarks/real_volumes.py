@@ -120,7 +120,7 @@ def measure(plan: Plan, name: str, data: Path, steps: tuple[str, ...]) -> dict[s
     case = find_cases(data / real.image).cases[0]
     sample = prepare_case(case, parts.preparation(config.prepare))
     volume = parts.refinement_volume(sample)
-    scan = np.asarray(parts.on_prepared_grid(read_image(case.image), config.prepare)[0])
+    scan = np.asarray(parts.on_prepared_grid(read_image(case.image), case, config.prepare)[0])
     has_student = "student" in config.features.backbone
     asked = ask_run(record, sample, methods=["kmeans", "stego", "flux", *(["student"] if has_student else [])]).of
     refinement = config.reconstruct.refine
@@ -135,7 +135,7 @@ def measure(plan: Plan, name: str, data: Path, steps: tuple[str, ...]) -> dict[s
     masks["STEGO, 3 voters"] = refine(asked["stego"], volume, refinement)
     reference = None
     if real.label:
-        label = parts.on_prepared_grid(read_labels(data / real.label), config.prepare)
+        label = parts.on_prepared_grid(read_labels(data / real.label), case, config.prepare)
         reference = np.asarray(label[0]) > real.label_above
     draw(scan, masks, volume, plan.work / f"{name}.png", reference=reference)
     rows = {row: _counts(mask, reference, volume) for row, mask in masks.items()}

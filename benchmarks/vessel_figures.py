@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from medseg.cli import guarded
 from medseg.cli.app import start_logging
 from medseg.config import load_config
-from medseg.features.student.painting import noise_sd_of, paint
-from medseg.features.student.student import shipped_student
+from medseg.features.student.vessels.painting import noise_sd_of, paint
+from medseg.features.student.vessels.student import shipped_student
 from medseg.features.teachers.vessels import UNKNOWN, YES, teach
 from medseg.files import replacing
 from medseg.phantoms.vessels import VesselPhantom, make_vessel_phantom

@@ -35,11 +35,13 @@ from torch import Tensor, nn
 from medseg.cli import guarded
 from medseg.cli.app import start_logging
 from medseg.errors import MedsegError
-from medseg.features.student.network import folded, half_precision
-from medseg.features.student.student import Student, load_student
-from medseg.features.student.training import StudentSettings, train_student
-from medseg.features.student.volumes import store_volume
-from medseg.features.student.windows import draw_windows
+from medseg.features.student.precision import half_precision
+from medseg.features.student.training import train_student
+from medseg.features.student.vessels.course import VesselCourse, VesselSettings
+from medseg.features.student.vessels.network import folded
+from medseg.features.student.vessels.student import VesselStudent, load_student
+from medseg.features.student.vessels.volumes import store_volume
+from medseg.features.student.vessels.windows import draw_windows
 from medseg.features.teachers.vessels import teach
 from medseg.files import read_json, write_json
 from medseg.phantoms.vessels import make_vessel_phantom, write_phantom
@@ -111,7 +113,7 @@ def time_flux(sample: dict[str, Any], repeats: int) -> None:
     compare(Work("flux rule", rule), Work("Frangi", filtered), repeats, unit="volume", target="at most 2x")
 
 
-def time_prediction(student: Student, sample: dict[str, Any], repeats: int) -> None:
+def time_prediction(student: VesselStudent, sample: dict[str, Any], repeats: int) -> None:
     """The student's maps against its convolutions alone."""
     calls = convolutions(student, sample)
 
@@ -129,7 +131,7 @@ def time_prediction(student: Student, sample: dict[str, Any], repeats: int) -> N
     compare(Work("prediction", maps), Work("convolutions", bare), repeats, unit="volume", target=target)
 
 
-def convolutions(student: Student, sample: dict[str, Any]) -> list[tuple[nn.Conv3d, Tensor]]:
+def convolutions(student: VesselStudent, sample: dict[str, Any]) -> list[tuple[nn.Conv3d, Tensor]]:
     """Every convolution of a prediction in its order, with values of the shape, type and layout that it is shown."""
     net, calls = folded(student.net), list[tuple[nn.Conv3d, Tensor]]()
 
@@ -140,14 +142,14 @@ def convolutions(student: Student, sample: dict[str, Any]) -> list[tuple[nn.Conv
     for layer in net.modules():
         if isinstance(layer, nn.Conv3d):
             layer.register_forward_pre_hook(note)
-    with patch("medseg.features.student.student.folded", return_value=net):
+    with patch("medseg.features.student.vessels.student.folded", return_value=net):
         student.maps(sample, CPU)
     for layer in net.modules():
         layer._forward_pre_hooks.clear()
     return calls
 
 
-def time_training(student: Student, sample: dict[str, Any], folder: Path) -> None:
+def time_training(student: VesselStudent, sample: dict[str, Any], folder: Path) -> None:
     """Steps a second without what a training costs only once, and the share of a step that draws its windows."""
     arrays = [np.asarray(sample[name][0]) for name in ("image", "region", "salience", "tubularity")]
     labels = teach(arrays[0], arrays[1] > 0, arrays[2], arrays[3], SPACING, alarm=sample["facts"]["flux_alarm"])
@@ -157,9 +159,9 @@ def time_training(student: Student, sample: dict[str, Any], folder: Path) -> Non
     for steps in (FEW_STEPS, MORE_STEPS):
         run = folder / f"steps_{steps}"
         shutil.rmtree(run, ignore_errors=True)
-        settings = StudentSettings(widths=student.net.widths, rounds=1, steps=steps)
+        settings = VesselSettings(widths=student.net.widths, rounds=1, steps=steps)
         start = time.perf_counter()
-        train_student([volume], settings, run_dir=run, fabric=fabric, seed=0, start=student)
+        train_student(VesselCourse([volume], settings, start=student), run_dir=run, fabric=fabric, seed=0)
         seconds.append(time.perf_counter() - start)
     a_step = (seconds[1] - seconds[0]) / (MORE_STEPS - FEW_STEPS)
     start = time.perf_counter()

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from vessels_answers import Answers, Steps, ask_run, core_mask, without
 from vessels_cases import Plan, Scores, TestPhantom, prepared_phantom, print_grid, print_scores
 
-from medseg.features.student.student import Student
+from medseg.features.student.vessels.student import VesselStudent
 from medseg.prepare import flux, vesselness
 from medseg.reconstruction.refine import refine
 from medseg.runs import RunRecord
@@ -99,14 +99,14 @@ def _global_level(values: np.ndarray, region: np.ndarray, spacing: Sequence[floa
 
 
 def _without_lift() -> AbstractContextManager[Any]:
-    lifted = Student.features_of_box
+    lifted = VesselStudent.features_of_box
 
-    def bare(self: Student, sample: Mapping[str, Any], box: Any) -> Any:
+    def bare(self: VesselStudent, sample: Mapping[str, Any], box: Any) -> Any:
         features = lifted(self, sample, box)
         features[-1] = 0
         return features
 
-    return patch.object(Student, "features_of_box", bare)
+    return patch.object(VesselStudent, "features_of_box", bare)
 
 
 VARIANTS: Mapping[str, Variant] = {

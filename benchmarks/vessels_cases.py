@@ -20,7 +20,7 @@ from jaxtyping import Bool
 
 from medseg.config import Config, load_config
 from medseg.errors import MedsegError
-from medseg.features.student.student import Student
+from medseg.features.student.vessels.student import VesselStudent
 from medseg.files import read_json, write_json
 from medseg.phantoms.hard import TEST_FAMILY, HardCase, hard_case, training_settings
 from medseg.phantoms.vessels import VesselPhantom, make_vessel_phantom, write_phantom
@@ -83,7 +83,7 @@ class Plan:
         """What a training changes in its config; in a trial its own length goes last."""
         return [f"student.start={self.student}", *more, *(_TRIAL_TRAINING if self.trial else ())]
 
-    def starting_student(self) -> Student:
+    def starting_student(self) -> VesselStudent:
         """The student without any adaptation."""
         student = starting_student(self.config("tof_mra").student)
         if student is None:

@@ -24,8 +24,14 @@ from medseg.scans.cases import Case
 METHODS = ("stego", "kmeans", "untrained", "linear")
 """Methods that a training fits: clusters on features, named afterwards. `linear`, the linear probe, needs labels beside
 the training images and has classes for clusters."""
-DIRECT_METHODS = ("student", "flux")
-"""Methods that say "vessel" themselves: the network taught by the flux rule, and the rule."""
+DIRECT_METHODS: Mapping[str, tuple[str, ...]] = {
+    "tof": ("student", "flux"),
+    "ce_mra": ("student", "flux"),
+    "cta": ("student", "flux"),
+    "picture": (),
+    "liver_ultrasound": ("student", "teacher"),
+}
+"""By modality the methods that say "vessel" or "liver" themselves: the network that a rule taught, and the rule."""
 _PACKAGES = (
     "medseg",
     "torch",

@@ -23,9 +23,10 @@ import torch
 from medseg.cli import guarded
 from medseg.cli.app import start_logging
 from medseg.config import load_config
-from medseg.features.student.student import Student
-from medseg.features.student.training import StudentSettings, train_student
-from medseg.features.student.volumes import StudentVolume, open_volume, store_volume
+from medseg.features.student.training import train_student
+from medseg.features.student.vessels.course import VesselCourse, VesselSettings
+from medseg.features.student.vessels.student import VesselStudent
+from medseg.features.student.vessels.volumes import StudentVolume, open_volume, store_volume
 from medseg.features.teachers.vessels import NO, UNKNOWN, YES
 from medseg.files import hash_content, write_json
 from medseg.phantoms.hard import TEST_FAMILY, HardCase, training_settings
@@ -59,8 +60,10 @@ def main(arguments: list[str]) -> int:
     fabric = parts.start_fabric(config.run)
     numbers = track(range(asked.cases), "phantoms", asked.cases)
     volumes = [training_volume(asked.work, asked.seed, number) for number in numbers]
-    settings = StudentSettings(rounds=1, steps=asked.steps, batch=asked.batch)
-    trained = train_student(volumes, settings, run_dir=asked.work / "training", fabric=fabric, seed=asked.seed)
+    settings = VesselSettings(rounds=1, steps=asked.steps, batch=asked.batch)
+    trained = train_student(
+        VesselCourse(volumes, settings), run_dir=asked.work / "training", fabric=fabric, seed=asked.seed
+    )
     rows = [compare(trained, case) for case in track(TEST_FAMILY, "test phantoms", len(TEST_FAMILY))]
     scored = [row for row in rows if row["vessels"]]
     means = {
@@ -117,7 +120,7 @@ def prepare(folder: Path, name: str, phantom: VesselPhantom, *, masked: bool) ->
     return prepare_case(case, parts.preparation(config.prepare))
 
 
-def compare(student: Student, case: HardCase) -> dict[str, Any]:
+def compare(student: VesselStudent, case: HardCase) -> dict[str, Any]:
     """Dice and clDice of the flux rule and of the gated student on one test phantom, inside its brain mask."""
     config = load_config("tof_mra")
     phantom = case.make()

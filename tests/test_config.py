@@ -116,3 +116,32 @@ def test_after_training_only_later_sections_may_change() -> None:
 
 def test_overrides_of_one_section_are_gathered() -> None:
     assert parse_overrides(["a.b=1", "a.c=[x, y]"]) == {"a": {"b": 1, "c": ["x", "y"]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "words"),
+    [
+        ("pictures", "features.backbone=filter_bank", "filter_bank is for angiograms; pictures take image_bank"),
+        ("pictures", "reconstruct.method=flux", "method flux is for angiograms; pictures take stego or kmeans"),
+        ("tof_mra", "reconstruct.method=teacher", "method teacher is for ultrasound; angiograms take"),
+        (
+            "tof_mra",
+            "reconstruct.refine=[crf]",
+            "refine step crf is for pictures and ultrasound; angiograms take crf_2d",
+        ),
+        (
+            "liver_ultrasound",
+            "reconstruct.refine=[tubes]",
+            "refine step tubes is for angiograms; ultrasound take frames",
+        ),
+        ("liver_ultrasound", "features.backbone=filter_bank", "filter_bank is for angiograms; ultrasound take student"),
+        ("liver_ultrasound", "student.start=shipped", "the shipped student knows vessels"),
+        ("tof_mra", "student.backbone=efficientnet_lite0", "is what the student of liver_ultrasound looks through"),
+        ("tof_mra", "prepare.pixel_mm=0.3", "pixel_mm is for pictures; volumes state their spacing"),
+        ("pictures", "prepare.despeckle=true", "despeckle and even_gain are for ultrasound"),
+        ("liver_ultrasound", "prepare.n4=true", "spacing and n4 are for volumes in mm"),
+    ],
+)
+def test_parts_that_do_not_fit_the_modality_are_refused(config: str, override: str, words: str) -> None:
+    with pytest.raises(MedsegError, match=words):
+        load_config(config, [override])

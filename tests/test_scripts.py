@@ -10,7 +10,7 @@ import pytest
 from commands import main_of, module_of
 
 from medseg.errors import MedsegError
-from medseg.features.student.student import shipped_student
+from medseg.features.student.vessels.student import shipped_student
 from medseg.files import hash_file
 from medseg.phantoms.hard import hard_case
 from medseg.phantoms.vessels import write_phantoms

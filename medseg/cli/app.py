@@ -76,7 +76,7 @@ def _medseg(
 
 
 @app.command(
-    epilog="Examples:  medseg segment scan.nii.gz -o results/one\n\nmedseg segment scans/ -o results/mine --adapt\n\nmedseg segment scans/ more.nii.gz -o results/rule --method flux"
+    epilog="Examples:  medseg segment scan.nii.gz -o results/one\n\nmedseg segment scans/ -o results/mine --adapt\n\nmedseg segment frames/ -o results/liver --modality liver_ultrasound --spacing 0.3"
 )
 def segment(
     scans: Annotated[
@@ -93,27 +93,52 @@ def segment(
         str | None,
         typer.Option(
             "--method",
-            help="student: a network, gated by the flux rule; flux: the rule alone. Default: student for TOF-MRA.",
+            help="student: a network that a rule taught; flux (vessels), teacher (liver): the rule alone. Default: student.",
             show_default=False,
         ),
     ] = None,
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Train the student on these scans first (minutes; needs no label).")
     ] = False,
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            "--modality",
+            help="tof, ce_mra, cta or liver_ultrasound. Default: volumes are tof, pictures ultrasound if they look so.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
-        str, typer.Option("--config", help="A config file or a shipped name: tof_mra, ce_mra, cta.")
-    ] = "tof_mra",
+        str | None,
+        typer.Option(
+            "--config", help="A config file or a shipped name, instead of the one of the modality.", show_default=False
+        ),
+    ] = None,
+    spacing: Annotated[
+        float | None,
+        typer.Option("--spacing", metavar="MM", help="Millimetres a pixel of pictures, for areas.", show_default=False),
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
     frame: Frame = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Write vessel masks of any TOF-MRA with one command, without labels or training."""
+    """Write masks of vessels (TOF-MRA) or of the liver (ultrasound) with one command, without labels."""
     start_logging(quiet, verbose)
     from medseg.workflows.segmentation import segment_scans
 
-    answer = segment_scans(scans, out, config=config, method=method, adapt=adapt, overrides=overrides, frame=frame)
+    answer = segment_scans(
+        scans,
+        out,
+        config=config,
+        modality=modality,
+        method=method,
+        adapt=adapt,
+        pixel_mm=spacing,
+        overrides=overrides,
+        frame=frame,
+    )
     return answer_with(answer, as_json)
 
 
@@ -255,30 +280,54 @@ def demo(
 
 
 @app.command(
-    epilog="Examples:  medseg phantom vessels -o phantoms --cases 3 --seed 0\n\nmedseg phantom vessels -o hard --hard all\n\nmedseg phantom vessels -o some --hard noise_060,aneurysm"
+    epilog="Examples:  medseg phantom vessels -o phantoms --cases 3 --seed 0\n\nmedseg phantom vessels -o hard --hard all\n\nmedseg phantom vessels -o some --hard noise_060,aneurysm\n\nmedseg phantom liver -o liver --count 20 --seed 0\n\nmedseg phantom liver -o cines --cine 24 --size small"
 )
 def phantom(
-    kind: Annotated[str, typer.Argument(help="vessels: TOF-like volumes with exact labels.")],
     out: Out,
-    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    kind: Annotated[
+        str, typer.Argument(help="vessels: TOF-like volumes; liver: B-mode ultrasound; both with exact labels.")
+    ] = "vessels",
+    cases: Annotated[int, typer.Option("--cases", "--count", min=1, help="How many.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same phantoms.")] = 0,
     hard: Annotated[
         str | None,
         typer.Option(
             metavar="all|NAMES",
-            help="Write the fixed hard cases (noise, thick slices, aneurysm, no vessels ...) instead of --cases.",
+            help="vessels: the fixed hard cases (noise, thick slices, aneurysm, no vessels ...) instead of --cases.",
             show_default=False,
         ),
     ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="small|normal", help="liver: size of the pictures.", show_default=False)
+    ] = None,
+    cine: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=2, help="liver: cines of N frames over one breath.", show_default=False),
+    ] = None,
+    volume: Annotated[bool, typer.Option("--volume", help="liver: volumes of parallel planes.")] = False,
+    without_liver: Annotated[
+        bool, typer.Option("--without-liver", help="liver: other body parts and a water bath.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Write known-truth phantoms with labels and brain masks."""
+    """Write known-truth phantoms of brain vessels or of the liver in ultrasound, with labels."""
     start_logging(quiet, verbose)
-    from medseg.workflows.demo import write_phantom_folder
+    from medseg.workflows.phantom_folder import write_phantom_folder
 
-    return answer_with(write_phantom_folder(kind, out, cases=cases, seed=seed, hard=hard), as_json)
+    answer = write_phantom_folder(
+        kind,
+        out,
+        cases=cases,
+        seed=seed,
+        hard=hard,
+        size=size,
+        cine=cine,
+        volume=volume,
+        without_liver=without_liver,
+    )
+    return answer_with(answer, as_json)
 
 
 @app.command(epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")

@@ -10,6 +10,7 @@ from medseg.config.reading import (
     shipped_configs,
 )
 from medseg.config.sections import (
+    SEEN,
     Config,
     Features,
     Naming,
@@ -24,6 +25,7 @@ from medseg.config.sections import (
 
 __all__ = [
     "CHANGEABLE_AFTER_TRAINING",
+    "SEEN",
     "Config",
     "Features",
     "Naming",

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+SEEN = ("picture", "liver_ultrasound")
+"""Modalities whose slices are looked at as pictures, in display values; the others are angiograms, measured in mm."""
 Plane = Literal["axial", "coronal", "sagittal"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -48,9 +50,13 @@ class Run(Section):
 class Prepare(Section):
     """Scan to standardised volume."""
 
-    modality: Literal["tof", "ce_mra", "cta", "picture"]
+    modality: Literal["tof", "ce_mra", "cta", "picture", "liver_ultrasound"]
     resize: Positive | None
     clear_view: tuple[Literal["colour_cast", "haze", "contrast"], ...]
+    fill_overlays: bool
+    despeckle: bool
+    even_gain: bool
+    pixel_mm: Rate | None
     radii_mm: Annotated[tuple[Rate, ...], Field(min_length=1)]
     spacing: tuple[Rate, Rate, Rate] | None
     n4: bool
@@ -74,10 +80,18 @@ class Prepare(Section):
 
     @model_validator(mode="after")
     def _pictures_are_seen_not_measured(self) -> Prepare:
-        if self.modality == "picture" and (self.spacing is not None or self.n4):
+        if self.modality in SEEN and (self.spacing is not None or self.n4):
             raise ValueError("spacing and n4 are for volumes in mm; pictures take prepare.resize, in pixels")
         if self.modality != "picture" and (self.resize is not None or self.clear_view):
             raise ValueError("resize and clear_view are for pictures; set prepare.modality: picture, or leave them out")
+        if self.modality not in SEEN and self.pixel_mm is not None:
+            raise ValueError("pixel_mm is for pictures; volumes state their spacing")
+        return self
+
+    @model_validator(mode="after")
+    def _only_ultrasound_has_a_sector(self) -> Prepare:
+        if self.modality != "liver_ultrasound" and (self.despeckle or self.even_gain):
+            raise ValueError("despeckle and even_gain are for ultrasound; leave them out")
         return self
 
 
@@ -111,11 +125,13 @@ class Features(Section):
 
 
 class Student(Section):
-    """A network that the flux rule teaches on the user's own scans; for the backbone and the method of that name."""
+    """A network that a rule teaches on the user's own scans; for the backbone and the method of that name."""
 
     start: str
+    backbone: str | None
     rounds: Positive
     steps: Count
+    product_steps: Count
     batch: Positive
     window: Annotated[int, Field(ge=16, multiple_of=4)]
     learning_rate: Rate
@@ -208,7 +224,7 @@ class Naming(Section):
 class Reconstruct(Section):
     """Patches back to 3-D masks."""
 
-    method: Literal["stego", "kmeans", "untrained", "linear", "student", "flux"]
+    method: Literal["stego", "kmeans", "untrained", "linear", "student", "flux", "teacher"]
     planes: Annotated[tuple[Plane, ...], Field(min_length=1)]
     windows: Literal["tiled", "whole"]
     flip: bool
@@ -253,15 +269,56 @@ class Config(Section):
     reconstruct: Reconstruct
 
     @model_validator(mode="after")
-    def _pictures_have_no_vessels(self) -> Config:
-        if self.prepare.modality != "picture":
-            if any(name == "crf" for name, _ in self.reconstruct.refine):
-                raise ValueError("refine step crf is for pictures; volumes take crf_2d or crf_3d")
-            return self
-        if unfit := [name for name in self.features.backbone if name in ("filter_bank", "student")]:
-            raise ValueError(f"backbone {unfit[0]} is for angiograms; pictures take image_bank or a slice backbone")
-        if self.reconstruct.method in ("student", "flux"):
-            raise ValueError(f"method {self.reconstruct.method} is for angiograms; pictures take stego or kmeans")
-        if unfit := [name for name, _ in self.reconstruct.refine if name != "crf"]:
-            raise ValueError(f"refine step {unfit[0]} is for angiograms; pictures take crf, or none")
+    def _parts_fit_the_modality(self) -> Config:
+        modality = self.prepare.modality
+        kind = modality if modality in SEEN else "angiogram"
+        asked = [("backbone", name) for name in self.features.backbone]
+        asked += [("method", self.reconstruct.method)]
+        asked += [("refine step", name) for name, _ in self.reconstruct.refine]
+        for part, name in asked:
+            fitting = _FOR[part].get(name, ("angiogram",) if part == "refine step" else (kind,))
+            if kind not in fitting:
+                kinds = " and ".join(_KINDS[fit] for fit in fitting)
+                raise ValueError(f"{part} {name} is for {kinds}; {_KINDS[kind]} take {_TAKE[part][kind]}")
         return self
+
+    @model_validator(mode="after")
+    def _each_modality_has_its_student(self) -> Config:
+        is_liver = self.prepare.modality == "liver_ultrasound"
+        if is_liver and self.student.start == "shipped":
+            raise ValueError(
+                "the shipped student knows vessels; set student.start: scratch, or a folder with one of yours"
+            )
+        if not is_liver and self.student.backbone:
+            raise ValueError("student.backbone is what the student of liver_ultrasound looks through; set null")
+        return self
+
+
+_KINDS = {"angiogram": "angiograms", "picture": "pictures", "liver_ultrasound": "ultrasound"}
+_FOR: dict[str, dict[str, tuple[str, ...]]] = {
+    "backbone": {"filter_bank": ("angiogram",), "student": ("angiogram", "liver_ultrasound")},
+    "method": {
+        "student": ("angiogram", "liver_ultrasound"),
+        "flux": ("angiogram",),
+        "teacher": ("liver_ultrasound",),
+    },
+    "refine step": {"crf": SEEN, "frames": ("liver_ultrasound",), "masses": ("liver_ultrasound",)},
+}
+"""Parts that fit some kinds of images only; a refine step that is not named here is for angiograms."""
+_TAKE = {
+    "backbone": {
+        "angiogram": "filter_bank, student or a slice backbone",
+        "picture": "image_bank or a slice backbone",
+        "liver_ultrasound": "student, image_bank or a slice backbone",
+    },
+    "method": {
+        "angiogram": "stego, kmeans, student or flux",
+        "picture": "stego or kmeans",
+        "liver_ultrasound": "stego, kmeans, student or teacher",
+    },
+    "refine step": {
+        "angiogram": "crf_2d or crf_3d",
+        "picture": "crf, or none",
+        "liver_ultrasound": "frames, crf or masses, or none",
+    },
+}

@@ -127,6 +127,12 @@ class FrozenMaps(FrozenBackbone):
             images, indices=list(stages), norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
 
+    def stage_maps(
+        self, patches: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]
+    ) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of several stages of ImageNet-normalised patches, whose sides are multiples of every stride."""
+        return self.maps(self._as_trained(patches), stages)
+
     def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
         return self.maps(images, (self.stage,))[0]
 

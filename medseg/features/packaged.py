@@ -53,6 +53,15 @@ def packaged_model() -> Any:
     return model
 
 
+def is_installed() -> bool:
+    """Whether the package with the weights is there."""
+    try:
+        distribution(_DISTRIBUTION)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def _weight_file() -> Path:
     """The one file of weights in the package, found without running its code."""
     try:

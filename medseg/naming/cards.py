@@ -20,6 +20,7 @@ MEASUREMENTS = {
     "salience": "vesselness q of the flux rule, in units of the volume's own scale",
     "tubularity": "oriented flux over contrast",
     "depth": "distance from the rim of the region, mm",
+    "sector_depth": "depth in the sector, from the probe (0) to the far end (1)",
     "height": "position from the lowest (0) to the highest (1) slice of the region",
 }
 """What can be measured of a voxel, in words with the unit."""

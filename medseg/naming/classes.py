@@ -6,6 +6,9 @@
     named_by: rules            # rules | clusters | training_labels | clicks | hand | oracle
 
 A person may write one too: without `named_by` it counts as `hand`; without `clusters` it only says what labels mean.
+`background: true` marks what remains where one looked (the tissue around a liver): a class with a value and a name, but
+no part of the union that scores are about. `inside: liver` marks a class that has no clusters, because a refine step
+finds it inside another one.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ class ClassEntry:
         colour: `#rrggbb`.
         clusters: the clusters that carry it; none when nothing fitted, and then the mask is empty of it.
         code: its term in a coding scheme, where known.
+        background: whether it is what remains of the region, and so no part of the union of all classes.
+        inside: the class in which a refine step finds this one.
     """
 
     value: int
@@ -62,6 +67,8 @@ class ClassEntry:
     colour: str
     clusters: tuple[int, ...] = ()
     code: Code | None = None
+    background: bool = False
+    inside: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, in the order and with the keys of `classes.yaml`."""
@@ -73,6 +80,10 @@ class ClassEntry:
         }
         if self.code:
             entry["code"] = {"scheme": self.code.scheme, "value": self.code.value, "meaning": self.code.meaning}
+        if self.background:
+            entry["background"] = True
+        if self.inside:
+            entry["inside"] = self.inside
         return entry
 
 
@@ -148,7 +159,9 @@ def read_classes(path: Path) -> Naming:
     classes = []
     for index, entry in enumerate(entries):
         where = f"class {index + 1} in {path}"
-        require_keys(entry, required=("value", "name"), optional=("clusters", "colour", "code"), where=where)
+        require_keys(
+            entry, required=("value", "name"), optional=("clusters", "colour", "code", "background", "inside"), where=where
+        )
         classes.append(class_entry(entry, position=index, where=where))
     require_distinct(classes, where=str(path))
     return Naming(classes=tuple(classes), named_by=named_by, reasons=(f"classes and clusters as listed in {path}",))
@@ -158,7 +171,7 @@ def class_entry(entry: Mapping[str, Any], *, position: int, where: str) -> Class
     """Build a class from plain values; keys are checked by the caller, values here.
 
     Args:
-        entry: `value`, `name`, and where given `colour`, `clusters`, `code`.
+        entry: `value`, `name`, and where given `colour`, `clusters`, `code`, `background`, `inside`.
         position: index of the class, which chooses its colour where it has none.
         where: what the errors call it.
     """
@@ -178,7 +191,13 @@ def class_entry(entry: Mapping[str, Any], *, position: int, where: str) -> Class
         if not all(isinstance(part, str) for part in code.values()):
             raise MedsegError(f"code of {where} must hold texts only, got {dict(code)!r}; put its value in quotes")
         code = Code(**code)
-    return ClassEntry(value=value, name=name, colour=colour, clusters=tuple(clusters), code=code)
+    background = entry.get("background", False)
+    if not isinstance(background, bool):
+        raise MedsegError(f"background of {where} must be true or false, got {background!r}; correct it")
+    inside = entry.get("inside")
+    if inside is not None and not isinstance(inside, str):
+        raise MedsegError(f"inside of {where} must be the name of a class, got {inside!r}; correct it")
+    return ClassEntry(value, name, colour, tuple(clusters), code, background, inside)
 
 
 def require_distinct(classes: Sequence[ClassEntry], *, where: str) -> None:

@@ -2,7 +2,8 @@
 
 A *rule* describes one class in the terms of the field: conditions on facts of a cluster (`cards.FACTS`), whether
 several clusters may carry the class, and which one to take where only one may. Rules are data: `rules/MODALITY.yaml`.
-A rule that fits no cluster leaves its class empty; the nearest miss is said, and nothing is guessed.
+A rule that fits no cluster leaves its class empty; the nearest miss is said, and nothing is guessed. A class may also
+be `background: true`, all clusters that no other class has taken, or lie `inside: CLASS`, where a refine step finds it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ def name_clusters(cards: Sequence[ClusterCard], rules: Sequence[Rule]) -> Naming
     """
     classes, reasons, taken = [], [], set[int]()
     for rule in rules:
+        if rule.entry.inside:
+            classes.append(rule.entry)
+            reasons.append(f"{rule.entry.name} has no cluster: it is found inside {rule.entry.inside}")
+            continue
         free = [card for card in cards if card.voxels and card.cluster not in taken]
         fitting = [card for card in free if not _misses(card, rule)]
         if fitting and rule.prefer:
@@ -88,15 +93,27 @@ def _read_rules(path: Path, *, where: str) -> tuple[Rule, ...]:
         )
     rules = [_rule(entry, index, f"rule {index + 1} of {where}") for index, entry in enumerate(content["classes"])]
     require_distinct([rule.entry for rule in rules], where=where)
+    names = [rule.entry.name for rule in rules]
+    for entry in (rule.entry for rule in rules):
+        if entry.inside is not None and (entry.inside not in names or entry.inside == entry.name):
+            raise MedsegError(
+                f"inside of {entry.name} in {where} must be another class there, got {entry.inside!r}; correct it"
+            )
     return tuple(rules)
 
 
 def _rule(entry: Any, position: int, where: str) -> Rule:
-    optional = ("colour", "code", "several", "prefer")
-    require_keys(entry, required=("value", "name", "conditions"), optional=optional, where=where)
+    optional = ("colour", "code", "several", "prefer", "background", "conditions", "inside")
+    require_keys(entry, required=("value", "name"), optional=optional, where=where)
+    given = [key for key in ("conditions", "background", "inside") if entry.get(key)]
+    if len(given) != 1:
+        raise MedsegError(
+            f"{where} must have one of conditions, background or inside, got {' and '.join(given) or 'none'}; "
+            "conditions say which clusters it has, background: true takes the rest, inside: CLASS has none"
+        )
+    if given != ["conditions"]:
+        return Rule(class_entry(entry, position=position, where=where), {}, several=True, prefer=None)
     require_keys(entry["conditions"], required=(), optional=FACTS, where=f"conditions of {where}")
-    if not entry["conditions"]:
-        raise MedsegError(f"conditions of {where} must not be empty, got none; every cluster would fit")
     several, prefer = entry.get("several", False), entry.get("prefer")
     if not isinstance(several, bool):
         raise MedsegError(f"several of {where} must be true or false, got {several!r}; correct it")
@@ -145,6 +162,8 @@ def _why(card: ClusterCard, rule: Rule) -> str:
     for fact, (low, high) in rule.conditions.items():
         bounds = [f"at least {low:g}"] * math.isfinite(low) + [f"at most {high:g}"] * math.isfinite(high)
         met.append(f"{_words(fact)} {_fact(card, fact):.3g} ({' and '.join(bounds)})")
+    if not rule.conditions:
+        return f"cluster {card.cluster} is {rule.entry.name}: no other class has it"
     prefer = f"; of those that fit it has the highest {_words(rule.prefer)}" if rule.prefer else ""
     return f"cluster {card.cluster} is {rule.entry.name}: {', '.join(met)}{prefer}"
 

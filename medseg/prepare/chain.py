@@ -36,6 +36,7 @@ from torch import Tensor
 from medseg.errors import MedsegError, mistake_behind
 from medseg.prepare.flux import RADII_MM
 from medseg.prepare.modality import MODALITIES
+from medseg.prepare.sector import SECTOR_STEP, Sector, from_sector
 from medseg.prepare.steps import (
     CtTissueUnitsd,
     FluxMapsd,
@@ -142,9 +143,27 @@ def invert(
     plain = values.as_tensor() if isinstance(values, MetaTensor) else values
     back: Tensor = MetaTensor(plain.detach(), affine=image.affine, applied_operations=steps)
     for step in reversed(steps):
+        if step[TraceKeys.CLASS_NAME] == SECTOR_STEP:
+            assert isinstance(back, MetaTensor)
+            back = _from_sectors(back, step, nearest=nearest)
+            continue
         is_turn = step[TraceKeys.CLASS_NAME] == "Orientation"
         back = (Orientation("RAS", labels=_RAS_LABELS) if is_turn else SpatialResample()).inverse(back)
     return np.ascontiguousarray(torch.as_tensor(back).to(values.dtype).numpy())
+
+
+def _from_sectors(values: MetaTensor, step: Mapping[str, Any], *, nearest: bool) -> MetaTensor:
+    """Undo the resampling of `prepare/ultrasound.py`, one sector a slice; 0 outside them."""
+    *shape, slices = step[TraceKeys.ORIG_SIZE]
+    sectors = step[TraceKeys.EXTRA_INFO]["sectors"]
+    frames = np.moveaxis(values.as_tensor().numpy(), -1, 0)
+    back = np.zeros((slices, len(values), *shape), frames.dtype)
+    for k, (frame, sector) in enumerate(zip(frames, sectors, strict=True)):
+        if sector is not None:
+            back[k] = from_sector(frame, Sector.from_dict(sector), (shape[0], shape[1]), nearest=nearest)
+    affine = torch.tensor(step[TraceKeys.EXTRA_INFO]["affine"], dtype=torch.float64)
+    earlier = values.applied_operations[:-1]
+    return MetaTensor(torch.from_numpy(np.moveaxis(back, 0, -1)), affine=affine, applied_operations=earlier)
 
 
 def _anonymous(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ picture's own size. A sample has no tubularity, and differs in:
 
     image       float32 [3, i, j, k]  display values of red, green and blue; of a grey picture three times the same
     region      uint8   [1, i, j, k]  the given mask, else everything
-    salience    float32 [1, i, j, k]  how much structure is there, 0 in even surfaces, 1 at strong edges
+    salience    float32 [1, i, j, k]  how much structure is there, 0 in even surfaces, 1 at strong edges; -1 outside the
+                                      region, where nothing is sampled
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ EDGE_SHARE = 1 / 100
 """Scale of the edges that are salient, in shorter sides: 3 pixels of 320."""
 SALIENT_PERCENTILE = 99.0
 """Of the edges, the strength that counts as fully salient."""
+
+OUTSIDE = -1.0
+"""Salience of pixels that are not to be looked at; STEGO, k-means and the names of clusters take no point there."""
 
 _RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -80,7 +84,7 @@ class DisplayValuesd(MapTransform):
         for key in self.key_iterator(data):
             image: torch.Tensor = data[key]
             if not is_picture(data["case"].image):
-                low, high = _window(image.numpy())
+                low, high = grey_window(image.numpy())
                 facts["display_window"] = [low, high]
                 image = ((image - low) / (high - low)).clamp(0, 1)
             shown[key] = image.expand(3, -1, -1, -1).contiguous() if image.shape[0] == 1 else image
@@ -142,7 +146,7 @@ class PictureRegion(Transform):
 
 
 class EdgeSalience(Transform):
-    """Add salience: the strength of edges, as a share of the strong ones of this picture or video."""
+    """Add salience: edges as a share of the strong ones of this picture or video; -1 outside the region."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image: MetaTensor = data["image"]
@@ -152,11 +156,12 @@ class EdgeSalience(Transform):
         strong = float(np.percentile(edges, SALIENT_PERCENTILE))
         salience = np.minimum(edges / strong, 1) if strong > 0 else np.zeros_like(edges)
         values = torch.from_numpy(salience.astype(np.float32))[None]
+        values[data["region"].as_tensor() == 0] = OUTSIDE
         return {**data, "salience": _on_grid(values, image, trace=False)}
 
 
-def _window(values: Float[np.ndarray, "1 i j k"]) -> tuple[float, float]:
-    """Grey values of black and white; the extremes where nearly all voxels are the same."""
+def grey_window(values: Float[np.ndarray, "1 i j k"]) -> tuple[float, float]:
+    """Grey values of black and white in a scan; the extremes where nearly all voxels are the same."""
     low, high = (float(v) for v in np.percentile(values, (BLACK_PERCENTILE, WHITE_PERCENTILE)))
     return (low, high) if high > low else (float(values.min()), float(values.max()))
 

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from medseg.errors import MedsegError
 from medseg.prepare import ct, mra
+from medseg.prepare.cines import Cine
 from medseg.prepare.modality import require_modality, why_no_angiogram
 from medseg.prepare.vesselness import CORE_SHARE_MAX, NOT_FOUND, flux_maps, scratch_array, tissue_median
 from medseg.scans.cases import Case
-from medseg.scans.grids import require_same_grid
+from medseg.scans.grids import Grid, require_same_grid
+from medseg.scans.names import is_picture
 from medseg.scans.readers import grid_of, read_image, read_labels
 
 BODY_CORE_SHARE_MAX = 0.15
@@ -47,15 +49,27 @@ def voxel_spacing(image: MetaTensor) -> tuple[float, float, float]:
 
 
 class LoadCase(Transform):
-    """Read a case's image, and its brain mask where it has one, on their stored grid."""
+    """Read a case's image, and its brain mask where it has one, on their stored grid.
+
+    Args:
+        as_cine: give a picture as a `Cine`, whose frames are read when they are needed.
+    """
+
+    def __init__(self, *, as_cine: bool = False) -> None:
+        self.as_cine = as_cine
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case: Case = data["case"]
         loaded = dict(data)
         loaded |= {"case_id": case.case_id, "patient": case.patient, "facts": {"n4": False, "notes": []}}
-        loaded["image"] = read_image(case.image, frame=case.frame)
+        if self.as_cine and is_picture(case.image):
+            loaded["image"] = Cine(case.image, case.frame)
+            grid = loaded["image"].grid
+        else:
+            loaded["image"] = read_image(case.image, frame=case.frame)
+            grid = grid_of(loaded["image"])
         if case.mask is not None and case.mask_mode is None:
-            loaded["mask"] = _read_brain_mask(case, loaded["image"])
+            loaded["mask"] = _read_brain_mask(case, grid)
         return loaded
 
 
@@ -283,11 +297,11 @@ class FluxMapsd(MapTransform):
         )
 
 
-def _read_brain_mask(case: Case, image: MetaTensor) -> MetaTensor:
+def _read_brain_mask(case: Case, grid: Grid) -> MetaTensor:
     """Read a given mask, and refuse one that is no brain mask of this image."""
     assert case.mask is not None
     mask = read_labels(case.mask)
-    require_same_grid(grid_of(image), grid_of(mask))
+    require_same_grid(grid, grid_of(mask))
     share = float((mask > 0).float().mean())
     if share < mra.GIVEN_MASK_SHARE:
         raise MedsegError(

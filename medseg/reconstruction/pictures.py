@@ -10,24 +10,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 
 from medseg.reconstruction.dense_crf import dense_crf
+from medseg.reconstruction.masses import find_masses
 
 _LEAST = 1e-6
 
 
 def picture_shares(
     classes: Float[np.ndarray, "c h w n"],
-    pictures: Float[np.ndarray, "3 h w n"],
+    pictures: Float[np.ndarray, "d h w n"],
     steps: Sequence[tuple[str, Mapping[str, float]]],
+    *,
+    region: Integer[np.ndarray, "1 h w n"] | None = None,
+    inside: Sequence[tuple[int, int]] = (),
 ) -> Float[np.ndarray, "c1 h w n"]:
     """Shares of background and classes in every pixel.
 
     Args:
         classes: probability of each class, background left out.
-        pictures: display values 0 to 1.
-        steps: `crf` with its numbers, see `medseg.reconstruction.dense_crf`, or none.
+        pictures: display values 0 to 1, one channel or three.
+        steps: `crf` with its numbers, see `medseg.reconstruction.dense_crf`, and `masses`, or none.
+        region: where masses are sought; None is everywhere.
+        inside: places in `classes` of masses and of the organs that they are sought in.
     """
     numbers: dict[str, Any] | None = next((dict(numbers) for name, numbers in steps if name == "crf"), None)
     if numbers is not None and "iterations" in numbers:
@@ -37,9 +43,27 @@ def picture_shares(
         for index in range(shares.shape[3]):
             frame = shares[..., index]
             picture = np.ascontiguousarray(np.moveaxis(pictures[..., index], 0, -1))
+            picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
             occurs = frame.max((1, 2)) > _LEAST  # a class that is nowhere costs as much as any other
             frame[occurs] = dense_crf(picture, np.log(frame[occurs]), **numbers)
+    if any(name == "masses" for name, _ in steps):
+        for mass, organ in inside:
+            _carve(shares[1 + mass], shares[1 + organ], pictures, region)
     return shares
+
+
+def _carve(
+    mass: Float[np.ndarray, "h w n"],
+    organ: Float[np.ndarray, "h w n"],
+    pictures: Float[np.ndarray, "d h w n"],
+    region: Integer[np.ndarray, "1 h w n"] | None,
+) -> None:
+    """Give the organ's share to its masses where some were found; the border of the organ stays where it is."""
+    inside = np.ones(organ.shape, bool) if region is None else region[0] > 0
+    for index in range(organ.shape[2]):
+        found = find_masses(pictures[..., index].mean(0), inside[..., index], organ[..., index]) > 0.5
+        mass[..., index] = np.where(found, organ[..., index], _LEAST)
+        organ[..., index] = np.where(found, _LEAST, organ[..., index])
 
 
 def likeliest(

@@ -21,6 +21,8 @@ from medseg.errors import MedsegError
 from medseg.prepare import vesselness
 from medseg.prepare.flux import RADII_MM, spacing_in_units
 from medseg.reconstruction.dense_crf import dense_crf
+from medseg.reconstruction.frames import smooth_frames
+from medseg.reconstruction.masses import find_masses
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +90,13 @@ def require_steps(steps: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     Raises:
         MedsegError: a step or one of its numbers is unknown.
     """
-    functions: dict[str, Callable[..., object]] = {**STEPS, "crf": dense_crf}
+    functions: dict[str, Callable[..., object]] = {**STEPS, **OF_PICTURES}
     for name, numbers in steps:
         if name not in functions:
             names = ", ".join(functions)
             raise MedsegError(f"reconstruct.refine must name steps among {names}, got {name}; mend the list")
-        known = list(inspect.signature(functions[name]).parameters)[2:]
+        parameters = inspect.signature(functions[name]).parameters.values()
+        known = [parameter.name for parameter in parameters if isinstance(parameter.default, int | float)]
         for number in numbers:
             if number not in known:
                 takes = ", ".join(known) or "no numbers"
@@ -260,6 +263,8 @@ def _crf(
     return np.asarray(field.inference(iterations))[1].reshape(probability.shape).astype(np.float32)
 
 
+OF_PICTURES: Mapping[str, Callable[..., object]] = {"frames": smooth_frames, "crf": dense_crf, "masses": find_masses}
+"""Steps of pictures and ultrasound, which `reconstruction/pictures.py` and the workflow run in this order."""
 STEPS: Mapping[str, Callable[..., State]] = {
     "region": _region,
     "flux_alarm": _flux_alarm,

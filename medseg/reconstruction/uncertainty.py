@@ -33,16 +33,19 @@ class Agreement:
                 plane += votes * values
         self._members += votes
 
-    def uncertainty(self, labels: Integer[np.ndarray, "i j k"], values: Sequence[int]) -> Float[np.ndarray, "i j k"]:
+    def uncertainty(
+        self, labels: Integer[np.ndarray, "i j k"], values: Sequence[int], *, slices: slice = slice(None)
+    ) -> Float[np.ndarray, "i j k"]:
         """One minus the members' mean probability of each voxel's label, 0 to 1.
 
         Args:
             labels: the mask; 0 is background.
             values: the class value of each channel.
+            slices: which slices of the volume the mask is of.
         """
         uncertain = scratch_array(labels.shape)
         for i, given in enumerate(labels):
-            shares = self._sum[:, i] / max(self._members, 1)
+            shares = self._sum[:, i, :, slices] / max(self._members, 1)
             agreed = 1 - shares.sum(0)
             for value, share in zip(values, shares, strict=True):
                 agreed = np.where(given == value, share, agreed)

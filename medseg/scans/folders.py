@@ -210,11 +210,11 @@ def _found_in_all(sources: Sequence[Path], skip: Sequence[Path], scheme: LabelSc
 
 def _from_folder(source: Path, skip: Sequence[Path], scheme: LabelScheme | None) -> _Found:
     here = walk(source, {path.resolve() for path in skip})
-    if scheme is None and here.classes and not here.volumes:
+    meant = is_image_folder(source, here.pictures) and not is_image_folder(source, here.volumes)
+    if scheme is None and here.classes and (meant or not here.volumes):
         scheme = scheme_from_classes_yaml(here.classes)
     pictures = standard_layout(source, here.pictures, scheme) if here.pictures else None
     # Volumes win, unless the folders say that images are pictures and volumes lie somewhere else.
-    meant = is_image_folder(source, here.pictures) and not is_image_folder(source, here.volumes)
     if pictures is None and here.pictures and (not here.volumes or meant):
         pictures = folder_of_images(source, here.pictures, scheme)
     if pictures is not None:

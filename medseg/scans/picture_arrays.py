@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,33 @@ def read_array(path: Path, frame: int | None = None) -> Shaped[np.ndarray, "n h 
     Raises:
         MedsegError: the file is damaged, or holds no picture of real numbers.
     """
+    frames = _open_frames(path)
+    chosen = frames if frame is None else frames[frame : frame + 1]
+    return np.array(chosen, dtype=frames.dtype.newbyteorder("="))
+
+
+def iterate_array(path: Path, frame: int | None = None) -> Iterator[Shaped[np.ndarray, "h w c"]]:
+    """Give all frames, or one, in their order; of a `.npy` file one is in memory at a time.
+
+    Raises:
+        MedsegError: the file is damaged, or holds no picture of real numbers.
+    """
+    frames = _open_frames(path)
+    for number in range(len(frames)) if frame is None else (frame,):
+        yield np.array(frames[number], dtype=frames.dtype.newbyteorder("="))
+
+
+def _open_frames(path: Path) -> Shaped[np.ndarray, "n h w c"]:
+    """All frames, those of a `.npy` file not yet in memory."""
     values = _open_npy(path) if path.suffix.lower() == ".npy" else _read_matlab(path)
     if values.dtype.kind not in "buif":
         raise MedsegError(f"{path} must hold real numbers, got {values.dtype}; convert it")
     frames, height, width, channels = _layout(path, values.shape)
-    values = values.reshape(frames, height, width, channels)
     if channels == 4:
         _log.info("%s has four channels; the first three are read as red, green and blue", path)
     if frames > 1:
         _log.info("%s has the shape %s, read as %d frames of %d x %d pixels", path, values.shape, frames, height, width)
-    chosen = values[..., :3] if frame is None else values[frame : frame + 1, ..., :3]
-    return np.array(chosen, dtype=values.dtype.newbyteorder("="))
+    return values.reshape(frames, height, width, channels)[..., :3]
 
 
 def _layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

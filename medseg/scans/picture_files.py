@@ -12,7 +12,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,21 @@ class Frames:
     palette: UInt8[np.ndarray, "256 3"] | None = None
 
 
+@dataclass(frozen=True)
+class Page:
+    """Values of one frame as they are stored.
+
+    Args:
+        values: one channel, or three: red, green, blue.
+        alpha: opacity; none where all is opaque.
+        palette: red, green and blue of each value, where the values are indices.
+    """
+
+    values: Shaped[np.ndarray, "h w c"]
+    alpha: UInt8[np.ndarray, "h w"] | None = None
+    palette: UInt8[np.ndarray, "256 3"] | None = None
+
+
 def read_header(path: Path) -> PictureHeader:
     """Size and number of frames; no values are read.
 
@@ -90,7 +105,7 @@ def read_header(path: Path) -> PictureHeader:
 
         frames, height, width = read_video_header(path)
         return PictureHeader(height, width, frames, "video")
-    with _opened(path) as image:
+    with opened_picture(path) as image:
         return _header(path, image)
 
 
@@ -107,8 +122,11 @@ def read_frames(path: Path, frame: int | None = None, *, indices: bool = False) 
     """
     _require_known(path)
     if not (_is_array(path) or _is_video(path)):
-        with _opened(path) as image:
-            return _read_pillow(path, image, frame, indices=indices)
+        with opened_picture(path) as image:
+            header = _header(path, image)
+            wanted = _require_frames(path, header, frame)
+            pages = [_page(image, number, indices=indices) for number in wanted]
+        return _joined(path, header, pages)
     header = read_header(path)
     _require_frames(path, header, frame)
     if _is_array(path):
@@ -118,6 +136,28 @@ def read_frames(path: Path, frame: int | None = None, *, indices: bool = False) 
     from medseg.scans.videos import read_video
 
     return Frames(header, read_video(path, frame))
+
+
+def iterate_pages(path: Path, frame: int | None = None) -> Iterator[Page]:
+    """Give the frames one after the other, so that a long cine needs the memory of one frame.
+
+    The one exception is a `.mat` file, which can only be read whole. An animation whose first frames are grey may go on
+    in colour.
+
+    Args:
+        path: the file.
+        frame: which one, from 0; all without it.
+
+    Raises:
+        MedsegError: the file cannot be read, or has no such frame; it may be found out at a later frame.
+    """
+    header = read_header(path)
+    wanted = _require_frames(path, header, frame, at_once=1)
+    first: Page | None = None
+    for page in _pages(path, wanted, frame):
+        first = first or page
+        _require_alike(path, first, page)
+        yield page
 
 
 def require_readable_size(path: Path, frames: int, height: int, width: int, itemsize: int = _MOST_ITEMSIZE) -> None:
@@ -158,30 +198,63 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_EXTENSIONS and path.suffix.lower() != ".gif"
 
 
-def _require_frames(path: Path, header: PictureHeader, frame: int | None) -> Sequence[int]:
-    """The frames that are asked for, which must be there and fit in memory."""
+def _require_frames(path: Path, header: PictureHeader, frame: int | None, at_once: int | None = None) -> Sequence[int]:
+    """The frames that are asked for, which must be there; those held at once, all of them by default, must fit."""
     if frame is not None and not 0 <= frame < header.frames:
         raise MedsegError(
             f"{path} must have frame {frame} (0 is the first), got {header.frames} in all; choose another"
         )
     wanted = range(header.frames) if frame is None else [frame]
-    require_readable_size(path, len(wanted), header.height, header.width)
+    require_readable_size(path, at_once or len(wanted), header.height, header.width)
     return wanted
 
 
+def _pages(path: Path, wanted: Sequence[int], frame: int | None) -> Iterator[Page]:
+    """The wanted frames: all, or `frame`."""
+    if _is_array(path):
+        from medseg.scans.picture_arrays import iterate_array
+
+        yield from (Page(values) for values in iterate_array(path, frame))
+    elif _is_video(path):
+        from medseg.scans.videos import iterate_video
+
+        yield from (Page(values) for values in iterate_video(path, frame))
+    else:
+        with ExitStack() as opened:
+            # What the guard sets aside is set aside for everyone, so it is back in place whenever a page is out.
+            with _guarded(path):
+                image = opened.enter_context(_open_pillow(path, opened))
+            for number in wanted:
+                with _guarded(path):
+                    page = _page(image, number)
+                yield page
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file in Pillow, whose own limit on pixels is set aside for ours; its errors become one line."""
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """The file in Pillow, with our limit on pixels; errors within the block become one line.
+
+    Raises:
+        MedsegError: the file is no picture, or damaged.
+    """
+    with _guarded(path), ExitStack() as opened, _open_pillow(path, opened) as image:
+        yield image
+
+
+def _open_pillow(path: Path, opened: ExitStack) -> Image.Image:
+    # Pillow gets a stream and not a name, because it maps a TIFF that it can name into memory and then garbles one
+    # that is to be turned.
+    return Image.open(opened.enter_context(path.open("rb")), formats=_FORMATS)
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Set Pillow's own limit on pixels aside for ours, and turn its errors into one line."""
     guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        # Pillow warns of metadata that it cannot read and goes on with the picture. It gets a stream and not
-        # a name, because it maps a TIFF that it can name into memory and then garbles one that is to be turned.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            path.open("rb") as stream,
-            Image.open(stream, formats=_FORMATS) as image,
-        ):
-            yield image
+        # Pillow warns of metadata that it cannot read and goes on with the picture.
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except MedsegError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -218,33 +291,35 @@ def _lossy(path: Path, image: Image.Image) -> str | None:
     return "lossy WebP" if image.format == "WEBP" and b"VP8 " in path.read_bytes() else None
 
 
-def _read_pillow(path: Path, image: Image.Image, frame: int | None, *, indices: bool) -> Frames:
-    header = _header(path, image)
-    values: list[np.ndarray] = []
-    alphas, palettes = [], []
-    for number in _require_frames(path, header, frame):
-        if header.frames > 1:
-            image.seek(number)
-        shown = ImageOps.exif_transpose(image)
-        # Indices of a GIF change from frame to frame, its colours do not.
-        palettes.append(_palette(shown) if indices and image.format != "GIF" else None)
-        stored = np.asarray(shown) if palettes[-1] is not None else _stored(shown)
-        if values and stored.shape[:2] != values[0].shape[:2]:
-            sizes = " and ".join(f"{height} x {width}" for height, width in (values[0].shape[:2], stored.shape[:2]))
-            raise MedsegError(f"{path} must have frames of one size, got {sizes} pixels; choose one with --frame N")
-        values.append(stored.reshape(*stored.shape[:2], -1))
-        alphas.append(_alpha(shown))
-    if (
-        len(
-            {(page.dtype, palette is None or palette.tobytes()) for page, palette in zip(values, palettes, strict=True)}
-        )
-        > 1
-    ):
+def _page(image: Image.Image, number: int, *, indices: bool = False) -> Page:
+    if number or image.tell():
+        image.seek(number)
+    shown = ImageOps.exif_transpose(image)
+    # Indices of a GIF change from frame to frame, its colours do not.
+    palette = _palette(shown) if indices and image.format != "GIF" else None
+    stored = np.asarray(shown) if palette is not None else _stored(shown)
+    return Page(stored.reshape(*stored.shape[:2], -1), _alpha(shown), palette)
+
+
+def _require_alike(path: Path, first: Page, other: Page) -> None:
+    """Refuse frames of several sizes or kinds, which are no cine."""
+    if first.values.shape[:2] != other.values.shape[:2]:
+        sizes = " and ".join(f"{page.values.shape[0]} x {page.values.shape[1]}" for page in (first, other))
+        raise MedsegError(f"{path} must have frames of one size, got {sizes} pixels; choose one with --frame N")
+    palettes = [None if page.palette is None else page.palette.tobytes() for page in (first, other)]
+    if first.values.dtype != other.values.dtype or palettes[0] != palettes[1]:
         raise MedsegError(f"{path} must have frames of one kind, got several bit depths or palettes; convert it")
-    channels = max(page.shape[2] for page in values)
-    stacked = np.stack([np.broadcast_to(page, (*page.shape[:2], channels)) for page in values])
-    alpha = np.stack([np.full(stacked.shape[1:3], 255, np.uint8) if opacity is None else opacity for opacity in alphas])
-    return Frames(header, stacked, alpha if (alpha < 255).any() else None, palettes[0])
+
+
+def _joined(path: Path, header: PictureHeader, pages: Sequence[Page]) -> Frames:
+    """All pages as one array."""
+    for page in pages:
+        _require_alike(path, pages[0], page)
+    channels = max(page.values.shape[2] for page in pages)
+    stacked = np.stack([np.broadcast_to(page.values, (*page.values.shape[:2], channels)) for page in pages])
+    opaque = np.full(stacked.shape[1:3], 255, np.uint8)
+    alpha = np.stack([opaque if page.alpha is None else page.alpha for page in pages])
+    return Frames(header, stacked, alpha if (alpha < 255).any() else None, pages[0].palette)
 
 
 def _stored(image: Image.Image) -> Shaped[np.ndarray, "h w *c"]:

@@ -7,6 +7,7 @@ pixel. Values are scaled by the bit depth of the file and never by what it shows
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from jaxtyping import Float, Shaped
 from monai.data import MetaTensor
 
 from medseg.scans.grids import Grid
-from medseg.scans.picture_files import read_frames, read_header
+from medseg.scans.picture_files import iterate_pages, read_frames, read_header
 from medseg.scans.values import mend_non_finite
 
 _log = logging.getLogger(__name__)
 _DEPTHS = (255, 65535)
 """Largest values of 8 and 16 bits."""
+_FIXED = (np.dtype(bool), np.dtype(np.uint8), np.dtype(np.uint16))
+"""Kinds of values whose scale is known before any is read."""
 _DISPLAY_PERCENT = (0.5, 99.5)
 """Percentiles that become 0 and 1 in an array whose values have no depth: hot pixels do not count."""
 _MOST_SAMPLED = 4_000_000
@@ -42,15 +45,34 @@ def read_picture(path: Path, *, frame: int | None = None) -> MetaTensor:
     Raises:
         MedsegError: the file cannot be read.
     """
-    frames = read_frames(path, frame)
-    if frames.header.is_reduced:
-        _log.info("%s has 16 bits a colour, read as 8", path)
-    values = _scaled(path, frames.values)
-    if frames.alpha is not None:
-        _log.info("%s is transparent in places; it is laid on black", path)
-        values *= frames.alpha[..., None] / np.float32(255)
+    values = _read(path, frame)
     volume = torch.from_numpy(values).permute(3, 1, 2, 0).contiguous()
     return MetaTensor(volume, meta=picture_metadata(path, volume.shape[1:]))
+
+
+def iterate_frames(path: Path, frame: int | None = None) -> Iterator[Float[np.ndarray, "h w c"]]:
+    """Give the frames that `read_picture` reads, one after the other: float32 from 0 to 1, on the same scale.
+
+    One frame is in memory at a time, so a long cine needs no more of it than a short one. Only where the values have no
+    bit depth (floats, wide integers) all are read first, because their scale is that of all frames.
+
+    Args:
+        path: the picture, array or video.
+        frame: which frame, from 0; all without it.
+
+    Raises:
+        MedsegError: the file cannot be read; in a damaged one that may be found out at a later frame.
+    """
+    is_first = True
+    for page in iterate_pages(path, frame):
+        if page.values.dtype not in _FIXED:
+            yield from _read(path, frame)
+            return
+        if is_first and read_header(path).is_reduced:
+            _log.info("%s has 16 bits a colour, read as 8", path)
+        is_first = False
+        values = _scaled(path, page.values[None])[0]
+        yield values if page.alpha is None else values * (page.alpha[..., None] / np.float32(255))
 
 
 def picture_grid(path: Path) -> Grid:
@@ -75,11 +97,23 @@ def picture_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def _read(path: Path, frame: int | None) -> Float[np.ndarray, "n h w c"]:
+    """All frames, or one, from 0 to 1."""
+    frames = read_frames(path, frame)
+    if frames.header.is_reduced:
+        _log.info("%s has 16 bits a colour, read as 8", path)
+    values = _scaled(path, frames.values)
+    if frames.alpha is not None:
+        _log.info("%s is transparent in places; it is laid on black", path)
+        values *= frames.alpha[..., None] / np.float32(255)
+    return values
+
+
 def _scaled(path: Path, values: Shaped[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
     """Values from 0 to 1 by the number of bits they are stored in."""
     if values.dtype == bool:
         return values.astype(np.float32)
-    depth = np.iinfo(values.dtype).max if values.dtype in (np.uint8, np.uint16) else None
+    depth = np.iinfo(values.dtype).max if values.dtype in _FIXED else None
     if values.dtype.kind in "iu" and depth is None and values.min() >= 0:
         # Arrays are 64 bits wide by habit, not because their picture is.
         depth = next((largest for largest in _DEPTHS if values.max() <= largest), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -36,15 +37,23 @@ def read_video(path: Path, frame: int | None = None) -> UInt8[np.ndarray, "n h w
     Raises:
         MedsegError: the file is damaged, or a frame cannot be decoded.
     """
+    return np.stack(list(iterate_video(path, frame)))
+
+
+def iterate_video(path: Path, frame: int | None = None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Give all frames, or one, in their order; one is in memory at a time.
+
+    Raises:
+        MedsegError: the file is damaged, or a frame cannot be decoded.
+    """
+    first, stop = (0, None) if frame is None else (frame, frame + 1)
+    found = False
     with _opened(path) as container:
-        frames = [
-            _turned(shown, shown.to_ndarray(format="rgb24"))
-            for number, shown in enumerate(container.decode(video=0))
-            if frame is None or number == frame
-        ]
-    if not frames:
-        raise MedsegError(f"{path} must hold frame {frame or 0}, got fewer; it is cut, export it again")
-    return np.stack(frames)
+        for shown in islice(container.decode(video=0), first, stop):
+            found = True
+            yield _turned(shown, shown.to_ndarray(format="rgb24"))
+    if not found:
+        raise MedsegError(f"{path} must hold frame {first}, got fewer; it is cut, export it again")
 
 
 def _turned(shown: av.VideoFrame, values: np.ndarray) -> np.ndarray:

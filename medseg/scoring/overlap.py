@@ -7,7 +7,7 @@ of nothing are 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import cc3d
 import numpy as np
@@ -107,6 +107,7 @@ def score_labels(
     *,
     region: Bool[np.ndarray, "_ _ _"] | None = None,
     names: Mapping[int, str] | None = None,
+    background: Collection[int] = (),
 ) -> dict[str, dict[str, float]]:
     """Score integer labels: all foreground together, then each class where there are several.
 
@@ -116,12 +117,14 @@ def score_labels(
         spacing: voxel size in mm.
         region: see `score_mask`.
         names: class names by value; a value without one is called `class VALUE`.
+        background: values that are no part of the union, such as the tissue around an organ.
 
     Returns:
         Scores by structure: `union`, and, when the reference or the prediction holds more than one
         class, one entry a class. A class that only one of them holds scores 0.
     """
-    found = {UNION: score_mask(predicted > 0, reference > 0, spacing, region=region)}
+    around = [0, *background]
+    found = {UNION: score_mask(~np.isin(predicted, around), ~np.isin(reference, around), spacing, region=region)}
     values = sorted(value for value in _values(predicted) | _values(reference) if value)
     if len(values) > 1:
         for value in values:

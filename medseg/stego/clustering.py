@@ -1,7 +1,7 @@
 """This file fits clusters to points sampled from the training patches: k-means, by cosine or Euclidean.
 
 Half of the points come from the most salient pixels by default: thin structures fill so little of a volume that uniform
-points never show them.
+points never show them. No point lies outside the region, where salience is negative.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sample_points(
 
     Args:
         dataset: the patches.
-        count: points; fewer where the patches hold fewer pixels.
+        count: points; fewer where the patches hold fewer pixels of the region.
         salient_share: share of the points that is drawn from the `salient_top` most salient pixels, the rest uniformly.
         seed: of the draw.
         salient_top: share of all pixels that counts as salient.
@@ -76,11 +76,12 @@ def sample_points(
     salience = np.concatenate([_salience(dataset, index) for index in chosen.tolist()])
     candidates = np.flatnonzero(salience > _threshold(salience, salient_top))
     salient_count = min(round(count * salient_share), len(candidates))
-    uniform_count = min(count - salient_count, len(salience))
+    inside = np.flatnonzero(salience >= 0)
+    uniform_count = min(count - salient_count, len(inside))
     picked = np.concatenate(
         (
             random.choice(candidates, salient_count, replace=False),
-            random.choice(len(salience), uniform_count, replace=False),
+            inside[random.choice(len(inside), uniform_count, replace=False)],
         )
     )
     features = torch.empty((len(picked), dataset.feature_dim))

@@ -18,7 +18,7 @@ from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, change_config, load
 from medseg.errors import MedsegError
 from medseg.features.backbones import to_rgb
 from medseg.features.correspondence import correspondence, enlarged
-from medseg.features.student.student import load_student
+from medseg.features.student.vessels.student import load_student
 from medseg.features.windows import display_of, is_volume_backbone
 from medseg.files import require_folder
 from medseg.prepare.chain import prepare_case

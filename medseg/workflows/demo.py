@@ -10,9 +10,7 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
-from medseg.errors import MedsegError
 from medseg.files import read_json, require_folder
-from medseg.phantoms.hard import write_hard_phantoms
 from medseg.phantoms.vessels import write_phantoms
 from medseg.prepare.chain import voxel_spacing
 from medseg.review.plots import DemoRow, demo_picture
@@ -75,27 +73,3 @@ def _upright(volume: MetaTensor) -> MetaTensor:
     turned = Orientation("RAS", labels=_RAS)(volume)
     assert isinstance(turned, MetaTensor)  # as long as the volume is one
     return turned
-
-
-def write_phantom_folder(kind: str, out: Path, *, cases: int, seed: int, hard: str | None = None) -> dict[str, Any]:
-    """Write phantoms with images, labels and brain masks.
-
-    Args:
-        kind: `vessels`.
-        out: folder for the files.
-        cases: how many; hard ones have their own number.
-        seed: decides the trees, the heads and the noise.
-        hard: `all` hard cases, or the names of some with commas between them; None for ordinary phantoms.
-
-    Raises:
-        MedsegError: the kind or a name is unknown.
-    """
-    if kind != "vessels":
-        raise MedsegError(f"KIND must be vessels, got {kind}; run `medseg phantom vessels -o DIR`")
-    require_folder(out, "-o")
-    if hard is None:
-        paths = write_phantoms(out, cases=cases, seed=seed)
-    else:
-        names = [] if hard == "all" else [name.strip() for name in hard.split(",")]
-        paths = write_hard_phantoms(out, names=names, series=seed)
-    return {"lines": [f"{len(paths)} phantoms in {out}"], "images": [str(path) for path in paths]}

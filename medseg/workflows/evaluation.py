@@ -87,7 +87,7 @@ def evaluate_run(
     if config.prepare.modality != "picture":
         raise MedsegError(
             f"{run} must be a run on pictures to be evaluated, got prepare.modality {config.prepare.modality}; "
-            "score the masks of volumes with `medseg reconstruct` and `medseg score`"
+            "score its masks with `medseg reconstruct` and `medseg score`"
         )
     require_folder(out, "-o")
     listing = find_cases(images, frame=frame, skip=(out, run))

@@ -40,13 +40,19 @@ def _installation() -> dict[str, Any]:
     return {"lines": [*lines, f"configs: {', '.join(configs)}"], "versions": versions(), "configs": configs}
 
 
+_STEERS = {
+    "picture": {"modality", "resize", "clear_view"},
+    "liver_ultrasound": {"modality", "fill_overlays", "despeckle", "even_gain", "pixel_mm"},
+}
+
+
 def _run(record: RunRecord) -> dict[str, Any]:
     train = sorted(case for case, entry in record.inputs.items() if entry["split"] == "train")
     held_out = sorted(case for case, entry in record.inputs.items() if entry["split"] == "held_out")
     methods = [name for name in METHODS if record.has_method(name)]
     store_bytes = _folder_bytes(record.store)
     prepare = record.config.prepare
-    steers = {"modality", "resize", "clear_view"} if prepare.modality == "picture" else None  # the rest is of volumes
+    steers = _STEERS.get(prepare.modality)  # the other keys are of volumes
     rows = {
         "backbone": ", ".join(record.config.features.backbone),
         "trained on": ", ".join(train),

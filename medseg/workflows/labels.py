@@ -47,7 +47,7 @@ def labels_of(
             labels = MetaTensor(labels.as_tensor()[..., case.frame : case.frame + 1], affine=labels.affine)
         frames = 1 if case.frame is not None else grid.shape[2]
         require_same_size(path, (*grid.shape[:2], frames), tuple(labels.shape[1:]))
-    return np.asarray(parts.on_prepared_grid(labels, prepare)[0]).astype(np.int16)
+    return np.asarray(parts.on_prepared_grid(labels, case, prepare)[0]).astype(np.int16)
 
 
 def require_same_size(path: Path, picture: tuple[int, ...], label: tuple[int, ...]) -> None:

@@ -25,15 +25,19 @@ from medseg import config as sections
 from medseg.errors import MedsegError, mistake_behind
 from medseg.features.backbones import load_slice_backbone, to_rgb
 from medseg.features.filterbank import FilterBank
-from medseg.features.student.student import Student
+from medseg.features.student.liver.student import LiverStudent
+from medseg.features.student.vessels.student import VesselStudent
 from medseg.features.windows import feature_shape, is_volume_backbone, join_features
 from medseg.files import CannotWriteError, hash_content, hash_file, read_record, why_not_written, write_json
 from medseg.naming.classes import Naming
 from medseg.patches.slicing import PatchGeometry, magnified
 from medseg.prepare.chain import angiogram_transforms, prepare_case
 from medseg.prepare.picture import Resizedd, picture_transforms
+from medseg.prepare.sector import POLAR, Sector, to_sector
+from medseg.prepare.ultrasound import ultrasound_transforms, upright_slices
 from medseg.reconstruction.refine import Volume
 from medseg.scans.cases import Case, Listing
+from medseg.scans.names import is_picture
 from medseg.scans.readers import read_grid
 from medseg.stego.model import Clusterer, load_method
 
@@ -109,6 +113,10 @@ def preparation(prepare: sections.Prepare) -> Compose:
     """The chain from a case to a prepared sample."""
     if prepare.modality == "picture":
         return picture_transforms(resize=prepare.resize, clear_view=prepare.clear_view)
+    if prepare.modality == "liver_ultrasound":
+        return ultrasound_transforms(
+            fill=prepare.fill_overlays, despeckle=prepare.despeckle, even_gain=prepare.even_gain
+        )
     return angiogram_transforms(
         modality=prepare.modality,
         spacing=prepare.spacing,
@@ -125,7 +133,11 @@ def patch_geometry(patches: sections.Patches) -> PatchGeometry:
 
 
 def load_backbones(
-    features: sections.Features, device: torch.device, *, student: Student | None = None, pretrained: bool = True
+    features: sections.Features,
+    device: torch.device,
+    *,
+    student: VesselStudent | LiverStudent | None = None,
+    pretrained: bool = True,
 ) -> list[Any]:
     """The frozen backbones by name; a checkpoint file belongs to the one slice backbone of the list.
 
@@ -149,7 +161,7 @@ def load_backbones(
 def add_maps(sample: dict[str, Any], backbones: Sequence[Any], device: torch.device) -> dict[str, Any]:
     """The sample with what backbones compute once for the whole volume."""
     for backbone in backbones:
-        if isinstance(backbone, Student):
+        if isinstance(backbone, VesselStudent | LiverStudent):
             sample = sample | backbone.maps(sample, device)
     return sample
 
@@ -211,12 +223,26 @@ def _constant_key(item: Any, key: str) -> bytes:
     return key.encode()
 
 
-def on_prepared_grid(labels: MetaTensor, prepare: sections.Prepare) -> torch.Tensor:
-    """Labels of a scan's stored grid where its prepared image lies."""
+def on_prepared_grid(labels: MetaTensor, case: Case, prepare: sections.Prepare) -> torch.Tensor:
+    """Labels of a scan's stored grid where its prepared image lies; -1 in slices without a sector."""
+    if prepare.modality == "liver_ultrasound":
+        return _on_sector_grid(labels, case, prepare)
     turned = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(labels)
     if prepare.modality == "picture":
         return turned if prepare.resize is None else Resizedd("labels", prepare.resize)({"labels": turned})["labels"]
     return turned if prepare.spacing is None else Spacing(prepare.spacing, mode="nearest")(turned)
+
+
+def _on_sector_grid(labels: MetaTensor, case: Case, prepare: sections.Prepare) -> torch.Tensor:
+    found = prepare_case(case, preparation(prepare))["facts"]["sectors"]
+    upright = labels if is_picture(case.image) else upright_slices(labels)
+    slices = np.moveaxis(upright.as_tensor().numpy().astype(np.float32), -1, 0)
+    nothing = np.full((1, POLAR, POLAR), -1, np.float32)
+    there = [
+        nothing if sector is None else to_sector(values, Sector.from_dict(sector), nearest=True)
+        for values, sector in zip(slices, found, strict=True)
+    ]
+    return torch.from_numpy(np.stack(there, axis=-1))
 
 
 def view_features(
@@ -300,7 +326,7 @@ def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bool) -> None:
     """Say how many cases, and about how long, how much disk and how much memory they take."""
-    if config.prepare.modality == "picture":
+    if config.prepare.modality in sections.SEEN:
         return  # what pictures cost depends on their backbone, and progress says it soon
     voxels = [_voxels(case) for case in cases]
     millions, largest = sum(voxels) / 1e6, max(voxels)

@@ -119,7 +119,7 @@ def _listed(curves: Mapping[str, PrecisionRecall]) -> str:
 def _points_of(case: Case, listing: Listing, viewer: Viewer, count: int, rng: np.random.Generator) -> Iterator[_Points]:
     """Random labelled points of each slice that is looked at."""
     stored = read_labels(listing.labels[case.case_id], listing.scheme)
-    labels = np.asarray(parts.on_prepared_grid(stored, viewer.config.prepare)[0])
+    labels = np.asarray(parts.on_prepared_grid(stored, case, viewer.config.prepare)[0])
     sample = viewer.sample(case)
     if labels.shape[-1] != sample["image"].shape[-1]:
         raise MedsegError(

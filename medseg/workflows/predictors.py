@@ -1,6 +1,7 @@
 """This file gathers what turns a prepared scan into class probabilities: of a trained run, or of methods without one.
 
-*Fitted* methods are clusterings with names; *direct* ones, the student and the flux rule, say "vessel" themselves.
+*Fitted* methods are clusterings with names; *direct* ones, a student and the rule that taught it, say themselves what is
+vessel or liver.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from medseg.config import Config
+from medseg.config import SEEN, Config
 from medseg.errors import MedsegError
-from medseg.features.student.student import Student, load_student
 from medseg.files import hash_content
 from medseg.naming.classes import Naming, read_classes
 from medseg.naming.rulebook import load_rules
@@ -28,7 +28,7 @@ from medseg.reconstruction.uncertainty import Agreement
 from medseg.runs import DIRECT_METHODS, METHODS, RunRecord
 from medseg.workflows import parts
 from medseg.workflows.naming import name_method
-from medseg.workflows.students import earlier_rounds
+from medseg.workflows.students import Student, earlier_rounds, needs_student, trained_student
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +41,11 @@ class Predictor:
         main: the method whose masks become the result.
         naming: classes of each method, main first, then those it is compared with.
         fitted: the clusterings among them.
-        backbones: what the clusterings see; the student among them gives its own answer too.
+        backbones: what the clusterings see.
         geometry: of the windows.
         model_hash: stands for everything that was trained.
         trained_on: whether a scan with this SHA-256 was trained on.
+        student: gives its own answer too, and may be one of the backbones.
         rounds: students of earlier rounds, asked for the uncertainty only.
     """
 
@@ -55,6 +56,7 @@ class Predictor:
     geometry: PatchGeometry
     model_hash: str
     trained_on: Callable[[str], bool]
+    student: Student | None = None
     rounds: Sequence[Student] = field(default=())
 
     @property
@@ -66,7 +68,7 @@ class Predictor:
         self, sample: Mapping[str, Any], config: Config, device: torch.device
     ) -> tuple[dict[str, Float[np.ndarray, "c i j k"]], Agreement]:
         """Class probabilities by each method on the prepared grid, and how far all that was asked agrees with main."""
-        sample = parts.add_maps(dict(sample), self.backbones, device)
+        sample = dict(sample) | (self.student.maps(sample, device) if self.student else {})
         values = self.values
         fitted: Mapping[str, Prediction] = {}
         if self.fitted and config.reconstruct.windows == "whole":
@@ -94,24 +96,30 @@ class Predictor:
         if self.main in fitted:
             agreement.add(fitted[self.main].mean, votes=len(self.fitted[self.main].voters))
         found = {name: prediction.median for name, prediction in fitted.items()}
-        if "tubularity" not in sample:  # a picture, of which the direct methods know nothing
+        direct = DIRECT_METHODS[config.prepare.modality]
+        if not direct:
             return {name: found[name] for name in self.naming}, agreement
-        vessel = values.index(self.naming[self.main].classes[0].value)
-        for name in DIRECT_METHODS:
+        target = values.index(self.naming[self.main].classes[0].value)
+        for name in direct:
             probability = self._direct(name, sample)
             if probability is None:
                 continue
-            agreement.add(probability[None], first=vessel)
+            agreement.add(probability[None], first=target)
             if name in self.naming:
                 found[name] = np.zeros((len(values), *probability.shape), np.float32)
-                found[name][vessel] = probability
+                found[name][target] = probability
+                for rest in (entry.value for entry in self.naming[name].classes if entry.background):
+                    found[name][values.index(rest)] = 1 - probability
         for student in self.rounds:
-            agreement.add(np.asarray(student.maps(sample, device)["student_probability"]), first=vessel)
+            agreement.add(np.asarray(student.maps(sample, device)["student_probability"]), first=target)
         return {name: found[name] for name in self.naming}, agreement
 
     def _direct(self, name: str, sample: Mapping[str, Any]) -> np.ndarray | None:
+        """Probability of what the modality looks for; None where there is no student."""
         if name == "student":
             return np.asarray(sample["student_probability"][0]) if "student_probability" in sample else None
+        if name == "teacher":
+            return np.asarray(sample["salience"][0]).clip(0)
         return flux_probability(parts.refinement_volume(sample))
 
 
@@ -128,11 +136,11 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
         MedsegError: the run was not trained to the end, or on other features.
     """
     main = config.reconstruct.method
-    student = load_student(record.student) if (record.student / "student.json").is_file() else None
+    student = trained_student(record.student, config, device) if needs_student(record.config) else None
     if main == "student" and student is None:
         raise MedsegError(f"{record.folder} must hold a student, got none; train a run with features.backbone=student")
-    of_pictures = config.prepare.modality == "picture"
-    direct = () if of_pictures else DIRECT_METHODS
+    of_pictures = config.prepare.modality in SEEN
+    direct = DIRECT_METHODS[config.prepare.modality]
     available = [name for name in METHODS if record.has_method(name)]
     available += [name for name in direct if name != "student" or student is not None]
     names = [main, *(name for name in available if compare and name != main)]
@@ -144,7 +152,7 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
     naming: dict[str, Naming] = {}
     fitted: dict[str, Method] = {}
     for name in names:
-        if name in DIRECT_METHODS:
+        if name in direct:
             naming[name] = direct_naming(config, name)
             continue
         if not record.has_method(name):
@@ -166,22 +174,35 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
             elif named.empty_classes:
                 _log.warning("voter %d of %s has no cluster for %s", number + 1, name, ", ".join(named.empty_classes))
         fitted[name] = Method(tuple(voters))
-    if not fitted and main != "student":
-        backbones = []
     return Predictor(
-        main, naming, fitted, backbones, geometry, record.run_hash(), record.trained_on, earlier_rounds(record.student)
+        main,
+        naming,
+        fitted,
+        backbones if fitted else [],
+        geometry,
+        record.run_hash(),
+        record.trained_on,
+        student if fitted or main == "student" else None,
+        earlier_rounds(record.student, config, device),
     )
 
 
 def predictor_without_run(
-    method: str, student: Student | None, config: Config, *, adapted_to: Sequence[str] = (), rounds: Path | None = None
+    method: str,
+    student: Student | None,
+    config: Config,
+    device: torch.device,
+    *,
+    adapted_to: Sequence[str] = (),
+    rounds: Path | None = None,
 ) -> Predictor:
     """A direct method by itself.
 
     Args:
-        method: `student` or `flux`.
+        method: `student`, or the rule by itself.
         student: the network; None with the rule.
         config: says the classes.
+        device: where networks run.
         adapted_to: SHA-256 of the scans that the student was trained on.
         rounds: folder of the student's training, if it was trained here.
     """
@@ -190,16 +211,25 @@ def predictor_without_run(
         method,
         {method: direct_naming(config, method)},
         {},
-        [student] if student else [],
+        [],
         parts.patch_geometry(config.patches),
         model,
         frozenset(adapted_to).__contains__,
-        earlier_rounds(rounds) if rounds else (),
+        student,
+        earlier_rounds(rounds, config, device) if rounds else (),
     )
 
 
 def direct_naming(config: Config, method: str) -> Naming:
-    """The first class of the rules, which a direct method finds without clusters."""
-    assert config.naming.rules is not None  # pictures have no direct methods
-    entry = load_rules(config.naming.rules)[0].entry
-    return Naming((replace(entry, clusters=()),), "rules", (f"{entry.name}: {method} finds it without clusters",))
+    """The first class of the rules, which a direct method finds without clusters, and what goes with it.
+
+    Raises:
+        MedsegError: the config names no rules.
+    """
+    if config.naming.rules is None:
+        raise MedsegError(f"naming.rules must say what {method} finds, got null; name rules, such as tof_mra")
+    rules = load_rules(config.naming.rules)
+    first = rules[0].entry
+    with_it = [rule.entry for rule in rules[1:] if rule.entry.background or rule.entry.inside == first.name]
+    reasons = (f"{first.name}: {method} finds it without clusters",)
+    return Naming(tuple(replace(entry, clusters=()) for entry in (first, *with_it)), "rules", reasons)

@@ -7,6 +7,7 @@ No argument on this way can carry a reference: cases hold an image and perhaps a
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,29 +18,29 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, change_config
+from medseg.config import CHANGEABLE_AFTER_TRAINING, SEEN, Config, as_plain, change_config
 from medseg.errors import MedsegError
 from medseg.files import CannotWriteError, hash_content, hash_file, require_folder, write_json
-from medseg.naming.classes import ClassEntry, write_classes
-from medseg.prepare.chain import invert, prepare_case, voxel_spacing
-from medseg.prepare.vesselness import scratch_array
-from medseg.reconstruction.pictures import likeliest, picture_shares
-from medseg.reconstruction.refine import Volume, refine, require_steps
-from medseg.review.plots import mip_picture, overlay_picture
+from medseg.naming.classes import write_classes
+from medseg.prepare.chain import prepare_case
+from medseg.reconstruction.refine import require_steps
+from medseg.review.areas import area_plot
 from medseg.runs import open_run, relative_source, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.masks import geometry_receipt, write_label_tables
+from medseg.scans.names import is_picture
+from medseg.scans.pixel_sizes import pixel_size_mm
 from medseg.scans.readers import read_grid
+from medseg.scoring.areas import Areas, write_areas
 from medseg.workflows import parts
+from medseg.workflows.frames import Answers, write_frames
 from medseg.workflows.manifests import read_manifest, read_manifests
 from medseg.workflows.predictors import Predictor, predictor_of_run
 from medseg.workflows.results import CaseFiles
+from medseg.workflows.volumes import write_volume
 
 _log = logging.getLogger(__name__)
-
-FLUX_STEPS: tuple[tuple[str, Mapping[str, float]], ...] = (("region", {}),)
-"""The flux rule's own probability is above one half just inside its mask."""
 
 
 def reconstruct_run(
@@ -206,20 +207,17 @@ class CaseWriter:
         start = time.monotonic()
         main = self.predictor.main
         sample = prepare_case(case, self.transforms)
-        values = self.predictor.values
         probabilities, agreement = self.predictor.predict(sample, self.config, self.device)
         named = self.predictor.naming[main]
-        target = CaseFiles(
-            self.out, case.case_id, case.image, case.frame, {entry.value: entry.colour for entry in named.classes}
-        )
-        files: list[Path] = []
-        for name, class_probabilities in probabilities.items():
-            labels, on_source = self._labels(name, class_probabilities, sample)
-            files += target.labels("seg" if name == main else f"comparison/{name}", on_source)
-            if name == main:
-                kept, written = labels, on_source
-        files += self._write_maps(target, sample, probabilities[main], agreement.uncertainty(kept, values))
-        files += target.looks(written) if target.is_picture else self._write_pictures(target, kept, sample)
+        colours = {entry.value: entry.colour for entry in named.classes}
+        backdrop = [entry.value for entry in named.classes if entry.background]
+        target = CaseFiles(self.out, case.case_id, case.image, case.frame, colours, backdrop)
+        refine = self.config.reconstruct.refine
+        value_of = {entry.name: entry.value for entry in named.classes}
+        inside = {entry.value: value_of[entry.inside] for entry in named.classes if entry.inside}
+        answers = Answers(probabilities, agreement, main, self.predictor.values, refine, inside)
+        write = self._write_picture if target.is_picture else self._write_volume
+        files, amounts = write(target, sample, answers)
         manifest = {
             "case": case.case_id,
             "source": relative_source(case.image, self.scans),
@@ -237,53 +235,55 @@ class CaseWriter:
             "planes": list(self.config.reconstruct.planes),
             "refine": as_plain(self.config)["reconstruct"]["refine"],
             "facts": parts.plain_facts(sample["facts"]),
-            **_amounts(named.classes, written, target),
+            **amounts,
             "trained_on_this_case": self.predictor.trained_on(hash_file(case.image)),
             "seconds": round(time.monotonic() - start, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},
         }
         write_json(self.out / f"{case.case_id}_manifest.json", manifest)
-        shares = manifest.get("share", {})
-        found = [f"{name} {share:.0%}" for name, share in shares.items() if share > 0]
-        found += [f"{name} {amount:.2f} ml" for name, amount in manifest["ml"].items()]
-        _log.info("%s: %s, %.0f s", case.case_id, ", ".join(found) or "no class", manifest["seconds"])
+        _log.info("%s: %s, %.0f s", case.case_id, _in_words(amounts), manifest["seconds"])
 
-    def _labels(self, name: str, classes: np.ndarray, sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """A method's mask on the prepared and on the stored grid."""
-        values, steps = self.predictor.values, self.config.reconstruct.refine
-        if self.config.prepare.modality == "picture":
-            shares = picture_shares(classes, np.asarray(sample["image"]), steps)
-            full = likeliest(shares, values, lambda share: _on_source(share, sample, nearest=False))
-            region = np.asarray(sample["region"]).astype(np.uint8)
-            return likeliest(shares, values) * region[0], full * _on_source(region, sample, nearest=True)[0]
-        # The flux rule comes with its own edge, and is the same row in every table.
-        steps = FLUX_STEPS if name == "flux" else steps
-        labels = _refined(classes, values, parts.refinement_volume(sample), steps)
-        return labels, _on_source(labels[None], sample, nearest=True)[0]
+    def _write_picture(
+        self, target: CaseFiles, sample: Mapping[str, Any], answers: Answers
+    ) -> tuple[list[Path], dict[str, dict[str, float]]]:
+        """All frames of a picture, and how large the classes are in them; the areas of an ultrasound cine are drawn."""
+        classes = self.predictor.naming[answers.main].classes
+        files, pixels = write_frames(target, sample, answers, [entry.value for entry in classes])
+        areas = Areas(tuple(entry.name for entry in classes), pixels, self._pixel_mm(target.source))
+        if self._is_ultrasound and len(pixels) > 1:
+            files += [self.out / f"{target.case_id}_areas.csv", self.out / "plots" / f"{target.case_id}_areas.png"]
+            write_areas(files[-2], areas)
+            area_plot(areas, files[-1], title=target.case_id)
+        total = math.prod(read_grid(target.source).shape[:2]) * len(pixels)
+        shares = {name: int(counts) / total for name, counts in zip(areas.names, pixels.sum(0), strict=True)}
+        return files, {"ml": {}, "share": shares, **areas.means()}
 
-    def _write_maps(
-        self, target: CaseFiles, sample: Mapping[str, Any], classes: np.ndarray, uncertain: np.ndarray
-    ) -> list[Path]:
-        """Probabilities, uncertainty and the region; sets both to 0 outside the region, without a copy."""
-        region = np.asarray(sample["region"][0]) > 0
-        for n, inside in enumerate(region):
-            classes[:, n, ~inside] = 0
-            uncertain[n, ~inside] = 0
-        written = []
-        if not target.is_picture:  # of a picture the labels and how sure they are say enough
-            on_source = _on_source(classes, sample, nearest=False)
-            written += target.share("prob", on_source[0] if len(on_source) == 1 else np.moveaxis(on_source, 0, -1))
-        written += target.share("uncertainty", _on_source(uncertain[None], sample, nearest=False)[0])
-        return written + target.labels("region", _on_source(region[None].view(np.uint8), sample, nearest=True)[0])
+    def _write_volume(
+        self, target: CaseFiles, sample: Mapping[str, Any], answers: Answers
+    ) -> tuple[list[Path], dict[str, dict[str, float]]]:
+        """Masks, maps and pictures of a volume, and how much there is of each class."""
+        classes = self.predictor.naming[answers.main].classes
+        as_picture = self.config.prepare.modality in SEEN
+        files, voxels = write_volume(target, sample, answers, [entry.value for entry in classes], as_picture=as_picture)
+        names = tuple(entry.name for entry in classes)
+        voxel_ml = abs(float(np.linalg.det(read_grid(target.source).affine[:3, :3]))) / 1000
+        amounts = {"ml": {name: int(count) * voxel_ml for name, count in zip(names, voxels, strict=True)}}
+        pixel_mm = self._pixel_mm(target.source)
+        if self._is_ultrasound and pixel_mm is not None:  # a single slice: it has an area
+            amounts |= Areas(names, voxels[None], pixel_mm).means()
+        return files, amounts
 
-    def _write_pictures(self, target: CaseFiles, labels: np.ndarray, sample: Mapping[str, Any]) -> list[Path]:
-        mip, overlay = (self.out / "plots" / f"{target.case_id}_{kind}.png" for kind in ("mip", "overlay"))
-        image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
-        spacing = voxel_spacing(sample["image"])
-        for draw, path in ((mip_picture, mip), (overlay_picture, overlay)):
-            draw(image, labels, spacing, path, title=target.case_id, region=region, colours=target.colours)
-        return [mip, overlay]
+    @property
+    def _is_ultrasound(self) -> bool:
+        return self.config.prepare.modality == "liver_ultrasound"
+
+    def _pixel_mm(self, source: Path) -> tuple[float, float] | None:
+        """Height and width of a pixel: what the user says, else what an ultrasound's file says."""
+        given = self.config.prepare.pixel_mm
+        if given is not None and is_picture(source):
+            return given, given
+        return pixel_size_mm(source) if self._is_ultrasound else None
 
     def write_shared_files(self) -> None:
         """Class names and colours for ITK-SNAP, 3D Slicer and medseg."""
@@ -292,30 +292,14 @@ class CaseWriter:
         write_label_tables(self.out, parts.plain_classes(naming))
 
 
-def _amounts(classes: Sequence[ClassEntry], labels: np.ndarray, target: CaseFiles) -> dict[str, dict[str, float]]:
-    """How much there is of each class: millilitres of a volume, shares of a picture, which states no millimetres."""
-    counts = {entry.name: int((labels == entry.value).sum()) for entry in classes}
-    if target.is_picture:
-        return {"ml": {}, "share": {name: count / labels.size for name, count in counts.items()}}
-    voxel_ml = abs(float(np.linalg.det(read_grid(target.source).affine[:3, :3]))) / 1000
-    return {"ml": {name: count * voxel_ml for name, count in counts.items()}}
-
-
-def _refined(
-    classes: np.ndarray, values: Sequence[int], volume: Volume, steps: Sequence[tuple[str, Mapping[str, float]]]
-) -> np.ndarray:
-    """Refine each class on its own; where two claim a voxel the more probable one has it."""
-    labels = np.zeros(classes.shape[1:], dtype=np.uint8)
-    best = scratch_array(classes.shape[1:])
-    for value, probability in zip(values, classes, strict=True):
-        wins = refine(probability, volume, steps) & ((labels == 0) | (probability > best))
-        labels[wins] = value
-        best[wins] = probability[wins]
-    return labels
-
-
-def _on_source(values: np.ndarray, sample: Mapping[str, Any], *, nearest: bool) -> np.ndarray:
-    return invert(torch.from_numpy(np.ascontiguousarray(values)), sample, nearest=nearest)
+def _in_words(amounts: Mapping[str, Mapping[str, float]]) -> str:
+    """How much there is of each class, in the best unit that is known."""
+    areas = amounts.get("area_cm2", {})
+    shares = {} if areas else amounts.get("share", {})
+    found = [f"{name} {area:.1f} cm2" for name, area in areas.items() if area > 0]
+    found += [f"{name} {share:.0%}" for name, share in shares.items() if share > 0]
+    found += [f"{name} {amount:.2f} ml" for name, amount in amounts["ml"].items()]
+    return ", ".join(found) or "no class"
 
 
 def _peak_memory_mb() -> int | None:
@@ -331,10 +315,11 @@ def _summary(out: Path, scans: Path, model: Path | str, failed: Mapping[str, str
     manifests, damaged = read_manifests(out)
     for problem in damaged.values():
         _log.warning("%s; summary.json goes without it", problem)
-    keys = ("case", "source", "method", "named_by", "ml", "trained_on_this_case", "seconds", "peak_memory_mb")
+    amounts = ("ml", "area_px", "area_cm2")
+    keys = ("case", "source", "method", "named_by", *amounts, "trained_on_this_case", "seconds", "peak_memory_mb")
     return {
         "scans": str(scans.resolve()),
         "run": str(model.resolve()) if isinstance(model, Path) else model,
-        "cases": [{key: manifest[key] for key in keys} for manifest in manifests],
+        "cases": [{key: manifest[key] for key in keys if key in manifest} for manifest in manifests],
         "failed": dict(failed),
     }

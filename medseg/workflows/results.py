@@ -5,7 +5,8 @@ A picture with several frames (a cine, the pages of a TIFF) gets a PNG a frame i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,8 @@ from medseg.review.picture_overlay import draw_overlay
 from medseg.scans.masks import write_labels, write_map
 from medseg.scans.names import is_picture
 from medseg.scans.picture_masks import write_colour_png, write_grey_png, write_index_png
-from medseg.scans.pictures import read_picture
 from medseg.scans.readers import read_labels
-from medseg.scans.stacks import read_stack, write_stack
+from medseg.scans.stacks import open_stack, read_stack
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class CaseFiles:
         source: its scan or picture.
         frame: the frame that was taken of it, if one was.
         colours: `#rrggbb` by class value.
+        backdrop: classes that are not drawn over the picture, because they are what remains of it.
     """
 
     out: Path
@@ -38,6 +39,7 @@ class CaseFiles:
     source: Path
     frame: int | None
     colours: Mapping[int, str]
+    backdrop: Collection[int] = ()
 
     @property
     def is_picture(self) -> bool:
@@ -50,53 +52,85 @@ class CaseFiles:
             path = self._path(kind, ".nii.gz")
             write_labels(path, labels, source=self.source)
             return [path]
-        written = []
-        colours = {1: "#ffffff"} if kind == "region" else self.colours
-        for index, path in self._frames(kind, labels.shape[2]):
-            write_index_png(path, labels[:, :, index], colours)
-            written.append(path)
-        return written + self._stack(kind, labels)
+        count = labels.shape[2]
+        with self.open_frames(count) as frames:
+            for index in range(count):
+                frames.labels(kind, index, labels[:, :, index])
+        return frames.written
 
     def share(self, kind: str, values: Float[np.ndarray, "i j k *c"]) -> list[Path]:
-        """Write values from 0 to 1 on the stored grid, in float32, or as 8-bit grey."""
-        if not self.is_picture:
-            path = self._path(kind, ".nii.gz")
-            write_map(path, values, source=self.source)
-            return [path]
-        written = []
-        for index, path in self._frames(kind, values.shape[2]):
-            write_grey_png(path, np.asarray(values[:, :, index], np.float32))
-            written.append(path)
-        return written + self._stack(kind, np.asarray(values, np.float32))
-
-    def looks(self, labels: UInt8[np.ndarray, "h w n"]) -> list[Path]:
-        """Write the coloured mask and the picture under it, at the picture's own size."""
-        picture = np.asarray(read_picture(self.source, frame=self.frame))
-        written = []
-        for index, path in self._frames("colour", labels.shape[2]):
-            write_colour_png(path, labels[:, :, index], self.colours)
-            written.append(path)
-        for index, path in self._frames("overlay", labels.shape[2]):
-            draw_overlay(np.moveaxis(picture[..., index], 0, -1), labels[:, :, index], path, colours=self.colours)
-            written.append(path)
-        return written
-
-    def _frames(self, kind: str, count: int) -> list[tuple[int, Path]]:
-        if count == 1:
-            return [(0, self._path(kind, ".png"))]
-        folder = self.out / f"{self.case_id}_frames"
-        return [(index, folder / f"{index + 1:04d}_{kind.replace('/', '_')}.png") for index in range(count)]
-
-    def _stack(self, kind: str, values: np.ndarray) -> list[Path]:
-        if values.shape[2] == 1:
-            return []
+        """Write values from 0 to 1 on the stored grid of a volume, in float32."""
         path = self._path(kind, ".nii.gz")
-        write_stack(path, values)
+        write_map(path, values, source=self.source)
         return [path]
+
+    @contextmanager
+    def open_frames(self, count: int) -> Iterator[FrameFiles]:
+        """Take the results of a picture frame by frame; its stacks are whole when the block ends well."""
+        with ExitStack() as stacks:
+            yield FrameFiles(self, count, stacks)
+
+    def path_of_frame(self, kind: str, index: int, count: int) -> Path:
+        """Where a PNG goes: beside those of other cases, or among the frames of its cine."""
+        if count == 1:
+            return self._path(kind, ".png")
+        return self.out / f"{self.case_id}_frames" / f"{index + 1:04d}_{kind.replace('/', '_')}.png"
+
+    def path_of_stack(self, kind: str) -> Path:
+        """Where all frames of a cine go together."""
+        return self._path(kind, ".nii.gz")
 
     def _path(self, kind: str, extension: str) -> Path:
         folder, _, name = kind.rpartition("/")
         return self.out / folder / f"{self.case_id}_{name}{extension}"
+
+
+class FrameFiles:
+    """Writes the results of a picture frame by frame, so that a long cine needs the memory of one frame.
+
+    Args:
+        files: names and colours.
+        count: frames of the picture; each kind of result must get all of them, in their order.
+        stacks: closes the NIfTI stacks, which a picture with several frames gets.
+    """
+
+    def __init__(self, files: CaseFiles, count: int, stacks: ExitStack) -> None:
+        self.written: list[Path] = []
+        self._files, self._count, self._stacks = files, count, stacks
+        self._open: dict[str, Callable[[np.ndarray], None]] = {}
+
+    def labels(self, kind: str, index: int, labels: UInt8[np.ndarray, "h w"]) -> None:
+        """Write the mask of a frame, as a PNG of indices and into the stack."""
+        colours = {1: "#ffffff"} if kind == "region" else self._files.colours
+        write_index_png(self._path(kind, index), labels, colours)
+        self._add_to_stack(kind, labels)
+
+    def share(self, kind: str, index: int, values: Float[np.ndarray, "h w"]) -> None:
+        """Write the values of a frame, from 0 to 1, as 8-bit grey and in float32 into the stack."""
+        values = np.asarray(values, np.float32)
+        write_grey_png(self._path(kind, index), values)
+        self._add_to_stack(kind, values)
+
+    def looks(self, index: int, labels: UInt8[np.ndarray, "h w"], picture: Float[np.ndarray, "h w c"]) -> None:
+        """Write the coloured mask of a frame, and the picture under it."""
+        write_colour_png(self._path("colour", index), labels, self._files.colours)
+        drawn = {value: colour for value, colour in self._files.colours.items() if value not in self._files.backdrop}
+        draw_overlay(picture, labels, self._path("overlay", index), colours=drawn)
+
+    def _path(self, kind: str, index: int) -> Path:
+        path = self._files.path_of_frame(kind, index, self._count)
+        self.written.append(path)
+        return path
+
+    def _add_to_stack(self, kind: str, values: np.ndarray) -> None:
+        if self._count == 1:
+            return
+        if kind not in self._open:
+            path = self._files.path_of_stack(kind)
+            stack = open_stack(path, (*values.shape, self._count), values.dtype)
+            self._open[kind] = self._stacks.enter_context(stack)
+            self.written.append(path)
+        self._open[kind](values)
 
 
 def read_mask(out: Path, name: str) -> UInt8[np.ndarray, "i j k"]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from medseg.errors import MedsegError
 from medseg.files import hash_file, read_json, read_record, require_folder
-from medseg.naming.classes import read_classes
+from medseg.naming.classes import ClassEntry, read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
 from medseg.runs import DIRECT_METHODS, METHODS, versions
@@ -87,11 +87,11 @@ def score_results(
         some = ", ".join(sorted(found)[:3]) or "no label"
         raise MedsegError(f"{references} must hold a label of a case in {out}, got {some}; name it like its scan")
     images = _images_of(out, scans)
-    names = {entry.value: entry.name for entry in read_classes(out / "classes.yaml").classes}
+    entries = read_classes(out / "classes.yaml").classes
     rows: list[ScoreRow] = []
     for manifest, reference in track(pairs, "scoring"):
         try:
-            rows += _score_case(manifest, reference, out, images, region, names, found.scheme)
+            rows += _score_case(manifest, reference, out, images, region, entries, found.scheme)
         except MedsegError as error:
             failed[manifest["case"]] = str(error)
             _log.error(str(error))
@@ -126,7 +126,8 @@ def _lost(aggregates: Sequence[Mapping[str, Any]], method: str) -> list[str]:
     """A line for each rival of the same run that has the higher mean Dice over all foreground."""
     means = {entry["method"]: entry["spreads"]["dice"]["mean"] for entry in aggregates if entry["structure"] == UNION}
     own = means.get(method)
-    known = (*(name for name in METHODS if name != "linear"), *DIRECT_METHODS)  # the linear probe saw labels
+    direct = {name for names in DIRECT_METHODS.values() for name in names}
+    known = (*(name for name in METHODS if name != "linear"), *sorted(direct))  # the linear probe saw labels
     rivals = [name for name in known if name != method and None not in (own, means.get(name)) and means[name] > own]
     return [f"{name} has the higher mean Dice here ({means[name]:.3f})" for name in rivals]
 
@@ -159,10 +160,12 @@ def _score_case(
     out: Path,
     images: Mapping[str, Path],
     region: str,
-    names: Mapping[int, str],
+    classes: Sequence[ClassEntry],
     scheme: LabelScheme | None,
 ) -> Iterator[ScoreRow]:
     case = manifest["case"]
+    names = {entry.value: entry.name for entry in classes}
+    background = [entry.value for entry in classes if entry.background]
     picture = is_picture(Path(manifest["source"]))
     reference = read_labels(reference_path, scheme)
     spacing = grid_of(reference).spacing
@@ -179,7 +182,7 @@ def _score_case(
     truth = np.maximum(truth, 0).astype(np.uint8)
 
     def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
-        scores = score_labels(labels, truth, spacing, region=inside, names=names)
+        scores = score_labels(labels, truth, spacing, region=inside, names=names, background=background)
         return [
             ScoreRow(case, method, _in_pixels(values) if picture else values, naming, structure, region, trained)
             for structure, values in scores.items()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from medseg.config import Config, load_config
+from medseg.config import SEEN, Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.store import StoredPatches, extract_case, store_key
 from medseg.files import CannotWriteError, hash_content, require_folder, why_not_written
@@ -112,7 +112,7 @@ def train_run(
     pairs = pairs_of(dataset, resolved)
     identity = hash_content([[store.key for store in stores], parts.feature_facts(backbones, geometry)])
     initial = initial_weights(resolved.stego.start) if resolved.stego.start else None
-    display = "rgb" if resolved.prepare.modality == "picture" else "tissue"
+    display = "rgb" if resolved.prepare.modality in SEEN else "tissue"
     voters: list[StegoRun] = []
     for number, folder in enumerate(record.voters):
         if number:
@@ -288,6 +288,8 @@ def name_methods(
     """Measure the clusters of every method of a voter, name them, and say why."""
     points = found.points
     measurements = {"brightness": points.image, "salience": points.salience}
+    if config.prepare.modality == "liver_ultrasound":  # a slice of the sector grid is one patch
+        measurements["sector_depth"] = (points.cell[:, 0] + 0.5) / points.grid[0]
     uniform = ~points.salient
     labels = _labels_at(found, dataset)
     for name, method in found.methods.items():

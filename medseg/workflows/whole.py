@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.config import SEEN
 from medseg.files import require_folder
 from medseg.runs import open_run
 from medseg.scans.folders import find_cases, find_references
@@ -59,8 +60,8 @@ def run_all(
     lines = trained["lines"] + reconstructed["lines"]
     if references is None and find_cases(scans, frame=frame, skip=(out, run)).labels:
         references = scans
-    picture = open_run(run).config.prepare.modality == "picture"
-    if references is not None and picture:
+    modality = open_run(run).config.prepare.modality
+    if references is not None and modality == "picture":
         scored = evaluate_run(run, scans, out / "evaluation", frame=frame, brief=True)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
@@ -68,7 +69,7 @@ def run_all(
         scored = score_results(out, references, scans=scans, region=region)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
-    elif picture:
+    elif modality in SEEN:
         _log.info("no labels lie beside the images, so nothing is scored; the masks are in %s", out)
     else:
         _log.info(

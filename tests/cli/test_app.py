@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,20 @@ def test_a_folder_without_results_cannot_be_scored(tmp_path: Path, capsys: pytes
 
 def test_an_unknown_phantom_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "vessels" in mistake(["phantom", "bones", "-o", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize(("words", "kind"), [([], "vessels"), (["vessels"], "vessels"), (["liver"], "liver")])
+def test_phantoms_are_of_vessels_unless_another_kind_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], kind: str
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "medseg.workflows.phantom_folder.write_phantom_folder",
+        lambda *given, **wanted: asked.append((*given, wanted["cases"], wanted["seed"])) or {"lines": []},
+    )
+    assert run(["phantom", *words, "-o", str(tmp_path), "--count", "2", "--seed", "5", "-q"]) == 0
+    assert run(["phantom", *words, "--out", str(tmp_path), "--cases", "4", "-q"]) == 0
+    assert asked == [(kind, tmp_path, 2, 5), (kind, tmp_path, 4, 0)]
 
 
 def test_info_answers_a_program_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,3 +127,34 @@ def test_a_mistake_in_a_rule_is_named_with_the_nearest_right_word(
 def test_unknown_rules_list_the_shipped_ones() -> None:
     with pytest.raises(MedsegError, match=r"naming rules must be one of .*tof_mra.* got tof_mrb"):
         load_rules("tof_mrb")
+
+
+LIVER = """
+classes:
+  - {name: liver, value: 2, several: true, conditions: {mean_salience: {min: 0.5}}}
+  - {name: mass, value: 3, inside: liver}
+  - {name: sector tissue, value: 1, background: true}
+"""
+
+
+def test_background_takes_the_rest_and_what_lies_inside_has_no_cluster(tmp_path: Path) -> None:
+    cards = [card(0), card(1, salience=0.9), card(2, voxels=0), card(3, salience=0.6)]
+    naming = name_clusters(cards, rules_of(tmp_path, LIVER))
+    assert naming.class_of_cluster == {1: 2, 3: 2, 0: 1}
+    assert [entry.background for entry in naming.classes] == [False, False, True]
+    assert "mass has no cluster: it is found inside liver" in naming.reasons
+    assert "cluster 0 is sector tissue: no other class has it" in naming.reasons
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("{name: liver, value: 2}", "must have one of conditions, background or inside, got none"),
+        ("{name: liver, value: 2, inside: kidney}", "must be another class there, got 'kidney'"),
+        ("{name: liver, value: 2, background: true, inside: liver}", "got background and inside"),
+        ("{name: liver, value: 2, background: 3}", "background of rule 1 .* must be true or false, got 3"),
+    ],
+)
+def test_a_rule_says_in_one_way_what_its_class_is(tmp_path: Path, rule: str, words: str) -> None:
+    with pytest.raises(MedsegError, match=words):
+        rules_of(tmp_path, f"classes: [{rule}]")

@@ -46,3 +46,14 @@ def test_a_member_that_knows_one_class_speaks_of_that_class_only() -> None:
     agreement.add(full(0.6), first=1)
     assert np.allclose(agreement.uncertainty(np.full(SHAPE, 9, np.uint8), [7, 9]), 0.4, atol=1e-6)
     assert (agreement.uncertainty(np.full(SHAPE, 7, np.uint8), [7, 9]) == 1).all()
+
+
+def test_a_slice_alone_gets_what_it_gets_among_all() -> None:
+    rng = np.random.default_rng(0)
+    agreement = Agreement((2, *SHAPE))
+    agreement.add((rng.random((2, *SHAPE)) / 2).astype(np.float32))
+    labels = rng.choice(np.array([0, 7, 9], np.uint8), SHAPE)
+    whole = agreement.uncertainty(labels, [7, 9])
+    for k in range(SHAPE[2]):
+        one = agreement.uncertainty(labels[..., k : k + 1], [7, 9], slices=slice(k, k + 1))
+        assert np.array_equal(one, whole[..., k : k + 1])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import scipy.io
@@ -19,7 +20,7 @@ from PIL import Image
 from medseg.errors import MedsegError
 from medseg.scans.masks import geometry_receipt
 from medseg.scans.picture_files import MOST_PIXELS
-from medseg.scans.pictures import picture_grid, read_picture
+from medseg.scans.pictures import iterate_frames, picture_grid, read_picture
 from medseg.scans.readers import ScanReader, grid_of, read_grid, read_image
 
 _RANDOM = np.random.default_rng(0)
@@ -344,3 +345,81 @@ def test_shared_pictures_show_the_same() -> None:
     assert np.abs(_read(folder / "exif_turned.jpg")[..., 0, 0] - reference).max() < 0.12
     assert _read(folder / "four_pages.tif").shape == (148, 185, 4, 1)
     assert _read(folder / "tiny_33x17.png").shape == (17, 33, 1, 1)
+
+
+def _cine(path: Path, dtype: type = np.uint8) -> Path:
+    """Five frames; each has values of its own, so that a scale of its own would show."""
+    frames = np.stack([np.full((16, 32), 20 * n, dtype) for n in range(1, 6)])
+    frames[:, 4:9, 5:20] *= 2
+    if path.suffix == ".npy":
+        np.save(path, frames)
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {"img": frames})
+    elif path.suffix == ".mp4":
+        iio.imwrite(path, np.repeat(frames[..., None], 3, axis=3), fps=5, codec="libx264")
+    else:
+        pages = [Image.fromarray(frame) for frame in frames]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("a.tif", np.uint8), ("a.tif", np.uint16), ("a.tif", np.float32), ("a.gif", np.uint8), ("a.mp4", np.uint8),
+        ("a.npy", np.uint8), ("a.npy", np.int64), ("a.npy", np.float64), ("a.mat", np.uint16),
+    ],
+)  # fmt: skip
+def test_frames_one_by_one_are_those_of_the_whole_cine(tmp_path: Path, name: str, dtype: type) -> None:
+    path = _cine(tmp_path / name, dtype)
+    whole = read_picture(path).permute(3, 1, 2, 0).numpy()
+    frames = list(iterate_frames(path))
+    assert len(frames) == len(whole) == 5
+    for found, expected in zip(frames, whole, strict=True):
+        assert found.dtype == np.float32 and found.shape[:2] == (16, 32)
+        assert np.array_equal(np.broadcast_to(found, expected.shape), expected)
+    (third,) = iterate_frames(path, 2)
+    assert np.array_equal(
+        np.broadcast_to(third, whole[2].shape), read_picture(path, frame=2).numpy()[..., 0].transpose(1, 2, 0)
+    )
+
+
+def test_a_transparent_picture_is_laid_on_black_frame_by_frame_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.dstack([_RGB, _GREY])).save(path)
+    (frame,) = iterate_frames(path)
+    assert np.array_equal(frame, read_picture(path).numpy()[..., 0].transpose(1, 2, 0))
+    assert frame[_GREY < 100].max() < 0.5
+
+
+def test_between_frames_pillow_keeps_its_own_limit(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    one, two = iterate_frames(_cine(tmp_path / "a.tif")), iterate_frames(_cine(tmp_path / "b.gif"))
+    next(one), next(two)
+    assert before == Image.MAX_IMAGE_PIXELS
+    one.close(), two.close()
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_what_no_frame_can_be_taken_from_is_one_line(tmp_path: Path) -> None:
+    path = _cine(tmp_path / "a.tif")
+    with pytest.raises(MedsegError, match="must have frame 5"):
+        list(iterate_frames(path, 5))
+    pages = [Image.new("L", (8, 8)), Image.new("L", (9, 8))]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(MedsegError, match="frames of one size, got 8 x 8 and 8 x 9"):
+        list(iterate_frames(path))
+    pages = [Image.new("L", (8, 8)), Image.new("I;16", (8, 8))]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(MedsegError, match="frames of one kind"):
+        list(iterate_frames(path))
+
+
+def test_a_cine_that_would_not_fit_in_memory_can_be_read_frame_by_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _cine(tmp_path / "a.tif")
+    monkeypatch.setattr("medseg.scans.grids._memory_bytes", lambda: 16 * 32 * 3 * 8 * 2)  # room for two frames
+    with pytest.raises(MedsegError, match="fit in the memory"):
+        read_picture(path)
+    assert sum(1 for _ in iterate_frames(path)) == 5

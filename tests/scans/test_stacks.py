@@ -1,11 +1,13 @@
 """Frames become a stack that viewers show upright, and come back."""
 
+import gzip
+
 import nibabel
 import numpy as np
 import pytest
 
 from medseg.errors import MedsegError
-from medseg.scans.stacks import read_stack, write_stack
+from medseg.scans.stacks import STACK_AFFINE, as_stack, open_stack, read_stack, write_stack
 
 
 def test_a_stack_holds_columns_first_and_rows_from_below(tmp_path):
@@ -29,3 +31,24 @@ def test_a_broken_stack_is_one_line(tmp_path):
     (tmp_path / "cine.nii.gz").write_bytes(b"no volume")
     with pytest.raises(MedsegError, match=r"cine\.nii\.gz must be a stack of frames"):
         read_stack(tmp_path / "cine.nii.gz")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_stack_has_the_voxels_and_the_header_that_nibabel_writes(tmp_path, dtype):
+    frames = np.random.default_rng(0).integers(0, 200, (5, 7, 4)).astype(dtype)
+    write_stack(tmp_path / "ours.nii.gz", frames)
+    nibabel.save(nibabel.Nifti1Image(as_stack(frames), STACK_AFFINE), tmp_path / "theirs.nii.gz")
+    ours, theirs = (gzip.decompress((tmp_path / f"{who}.nii.gz").read_bytes()) for who in ("ours", "theirs"))
+    assert ours == theirs
+
+
+def test_a_stack_that_lacks_a_frame_or_gets_another_size_leaves_no_file(tmp_path):
+    path = tmp_path / "cine.nii.gz"
+    with (
+        pytest.raises(ValueError, match="must get 3 frames, got 1"),
+        open_stack(path, (2, 3, 3), np.dtype("u1")) as add,
+    ):
+        add(np.zeros((2, 3), np.uint8))
+    with pytest.raises(ValueError, match="must have the shape"), open_stack(path, (2, 3, 1), np.dtype("u1")) as add:
+        add(np.zeros((3, 2), np.uint8))
+    assert list(tmp_path.iterdir()) == []

@@ -125,3 +125,12 @@ def test_scores_and_pictures_start_without_torch() -> None:
     code = f"import {names}, sys; sys.exit(', '.join({{'torch', 'monai', 'timm'}} & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_background_class_is_no_part_of_the_union() -> None:
+    truth, found = np.ones((4, 4, 1), np.uint8), np.ones((4, 4, 1), np.uint8)
+    truth[:2], found[:3] = 2, 2
+    scores = score_labels(found, truth, (1, 1, 1), names={1: "tissue", 2: "liver"}, background=[1])
+    assert scores["union"]["dice"] == scores["liver"]["dice"] == pytest.approx(16 / 20)
+    assert score_labels(found, truth, (1, 1, 1))["union"]["dice"] == 1
+    assert scores["tissue"]["dice"] == pytest.approx(8 / 12)

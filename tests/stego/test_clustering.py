@@ -146,3 +146,20 @@ def test_no_log_at_info_means_no_progress_lines(caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.WARNING)
     sample_points(fake_dataset(), 20, 0.5, 0)
     assert not caplog.records
+
+
+class HalfSeen(FakeStore):
+    """Of whose patches the upper half lies outside the region."""
+
+    def salience(self, index: int) -> np.ndarray:
+        values = super().salience(index)
+        values[: len(values) // 2] = -1
+        return values
+
+
+def test_points_lie_inside_the_region_only() -> None:
+    dataset = PatchDataset([HalfSeen("one", 4), HalfSeen("two", 4, seed=1)])
+    points = sample_points(dataset, 1000, 0.5, seed=0, salient_top=0.15)
+    uniform = ~points.salient
+    assert uniform.sum() == 8 * 4 * 8 and points.cell[:, 0].min() == 4
+    assert points.salience.min() >= 0

@@ -7,7 +7,7 @@ from stego.fakes import fake_dataset, small_settings
 from medseg.patches.datasets import PairOrder, pair_loader
 from medseg.patches.pairs import find_pairs
 from medseg.stego.sampling import Draws
-from medseg.stego.step import StepLosses, build_optimiser, build_parts, compute_losses
+from medseg.stego.step import StepLosses, build_optimiser, build_parts, compute_losses, place_points
 from medseg.stego.training import draw_for
 
 BATCH = 5
@@ -69,3 +69,13 @@ def test_head_and_probes_learn_at_their_own_rates() -> None:
     groups = build_optimiser(parts, settings).param_groups
     assert [group["lr"] for group in groups] == [1e-3, 1e-2]
     assert [len(group["params"]) for group in groups] == [8, 3]
+
+
+@pytest.mark.parametrize("salient_share", [0.0, 0.5])
+def test_no_point_of_the_loss_lies_outside_the_region(salient_share: float) -> None:
+    salience = torch.zeros(4, 8, 8)
+    salience[:, :, :5] = -1
+    draws = draw_for(small_settings(salient_share=salient_share), 4, 6, 0, 0)
+    for coords in place_points({"salience": salience, "positive_salience": salience}, draws, threshold=0.5):
+        columns = ((coords[..., 0] + 1) / 2 * 7).round()
+        assert columns.min() >= 5

@@ -1,1 +1,4 @@
-"""The student: a small network that learns vessels from a teacher's labels and from vessels painted into scans."""
+"""Students: small networks that learn from a teacher's labels.
+
+The loop, the loss and the files are shared; `vessels` and `liver` say what is learnt.
+"""

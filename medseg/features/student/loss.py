@@ -1,6 +1,7 @@
-"""This file compares the student's answer with labels, of which some are unknown.
+"""This file compares the student's answer with a target that is known better in some places than in others.
 
-Both terms weigh each voxel; a voxel of weight 0 has no influence at all.
+A *target* is the probability that the student should give, 0 or 1 where the teacher is sure. Both terms weigh each
+place; one of weight 0 is unknown and has no influence at all.
 """
 
 from __future__ import annotations
@@ -8,11 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-
-from medseg.features.teachers.vessels import YES
 
 
 class StudentLoss(NamedTuple):
@@ -30,9 +29,9 @@ class StudentLoss(NamedTuple):
 
 
 def student_loss(
-    logits: Float[Tensor, "b i j k"],
-    labels: UInt8[Tensor, "b i j k"],
-    weight: Float[Tensor, "b i j k"],
+    logits: Float[Tensor, " b *grid"],
+    target: Float[Tensor, " b *grid"],
+    weight: Float[Tensor, " b *grid"],
     *,
     bce_weight: float,
     smoothing: float,
@@ -41,12 +40,11 @@ def student_loss(
 
     Args:
         logits: the answer.
-        labels: 1 for a vessel; others count as background where they have a weight.
-        weight: of each voxel.
+        target: 0 to 1.
+        weight: of each place.
         bce_weight: of the cross-entropy beside Dice.
-        smoothing: voxels added above and below in Dice, so that a batch without vessels teaches gently.
+        smoothing: places added above and below in Dice, so that a batch without anything to find teaches gently.
     """
-    target = (labels == YES).to(logits.dtype)
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     bce = (weight * entropy).sum() / weight.sum().clamp(min=1)
     probability = logits.sigmoid() * weight
@@ -57,10 +55,10 @@ def student_loss(
 
 @torch.no_grad()
 def known_dice(
-    logits: Float[Tensor, "b i j k"], labels: UInt8[Tensor, "b i j k"], weight: Float[Tensor, "b i j k"]
+    logits: Float[Tensor, " b *grid"], target: Float[Tensor, " b *grid"], weight: Float[Tensor, " b *grid"]
 ) -> Float[Tensor, ""]:
-    """Dice of `p > .5` over the batch's known voxels; 1 where there is no vessel and none was found."""
+    """Dice of `p > .5` over the batch's known places; 1 where there is nothing and nothing was found."""
     known = weight > 0
-    predicted, reference = (logits > 0) & known, (labels == YES) & known
+    predicted, reference = (logits > 0) & known, (target > 0.5) & known
     both = predicted.sum() + reference.sum()
     return torch.where(both > 0, 2 * (predicted & reference).sum() / both.clamp(min=1), torch.ones_like(weight.sum()))

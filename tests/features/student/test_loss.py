@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from medseg.features.student.loss import known_dice, student_loss
-from medseg.features.teachers.vessels import UNKNOWN
 
 
 def grid(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -16,9 +15,7 @@ def grid(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def test_the_terms_are_the_numbers_of_their_definition() -> None:
     # probabilities .5 and .8; labels yes and no; weights 2 and 1
-    found = student_loss(
-        grid(0.0, math.log(4)), grid(1, 0, dtype=torch.uint8), grid(2.0, 1.0), bce_weight=3.0, smoothing=20.0
-    )
+    found = student_loss(grid(0.0, math.log(4)), grid(1.0, 0.0), grid(2.0, 1.0), bce_weight=3.0, smoothing=20.0)
     bce = (2 * math.log(2) + math.log(5)) / 3
     dice = 1 - (2 * 1.0 + 20) / (1.0 + 0.8 + 2 + 20)
     assert float(found.bce) == pytest.approx(bce, rel=1e-5)
@@ -27,7 +24,7 @@ def test_the_terms_are_the_numbers_of_their_definition() -> None:
 
 
 def test_unknown_voxels_have_no_influence() -> None:
-    labels, weight = grid(1, 0, UNKNOWN, dtype=torch.uint8), grid(1.0, 1.0, 0.0)
+    labels, weight = grid(1, 0, 1), grid(1.0, 1.0, 0.0)
     logits = [grid(0.3, -1.0, last).requires_grad_() for last in (-9.0, 9.0)]
     losses = [student_loss(values, labels, weight, bce_weight=3.0, smoothing=20.0).total for values in logits]
     assert losses[0].item() == losses[1].item()
@@ -41,7 +38,7 @@ def test_unknown_voxels_have_no_influence() -> None:
 
 def test_a_batch_of_which_nothing_is_known_teaches_nothing() -> None:
     logits = grid(0.3, -1.0).requires_grad_()
-    loss = student_loss(logits, grid(2, 2, dtype=torch.uint8), grid(0.0, 0.0), bce_weight=3.0, smoothing=20.0)
+    loss = student_loss(logits, grid(2, 2), grid(0.0, 0.0), bce_weight=3.0, smoothing=20.0)
     loss.total.backward()
     assert loss.total.item() == 0
     assert logits.grad is not None
@@ -49,7 +46,7 @@ def test_a_batch_of_which_nothing_is_known_teaches_nothing() -> None:
 
 
 def test_dice_of_known_voxels_says_no_and_takes_empty_for_right() -> None:
-    labels, weight = grid(1, 1, 0, dtype=torch.uint8), grid(1.0, 1.0, 1.0)
+    labels, weight = grid(1, 1, 0), grid(1.0, 1.0, 1.0)
     assert float(known_dice(grid(1.0, -1.0, -1.0), labels, weight)) == pytest.approx(2 / 3)
     assert float(known_dice(grid(-1.0, -1.0, 1.0), labels, weight)) == 0
-    assert float(known_dice(grid(-1.0, -1.0, -1.0), grid(0, 0, 0, dtype=torch.uint8), weight)) == 1
+    assert float(known_dice(grid(-1.0, -1.0, -1.0), grid(0, 0, 0), weight)) == 1

@@ -9,15 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from features.student.fakes import fake_student, fake_volume, one_process, small_settings, train_in_processes, tube
+from features.student.vessels.fakes import (
+    fake_student,
+    fake_volume,
+    one_process,
+    small_settings,
+    train_in_processes,
+    tube,
+)
 from lightning_fabric import Fabric
 
 from medseg.errors import MedsegError
-from medseg.features.student import rounds, training
-from medseg.features.student.student import Student
-from medseg.features.student.training import StudentSettings, draw_picture, train_student
-from medseg.features.student.volumes import StudentVolume
-from medseg.features.student.windows import draw_windows
+from medseg.features.student import training
+from medseg.features.student.course import Batch
+from medseg.features.student.training import require_shares, train_student
+from medseg.features.student.vessels import course, rounds
+from medseg.features.student.vessels.course import VesselCourse, VesselSettings
+from medseg.features.student.vessels.student import VesselStudent
+from medseg.features.student.vessels.volumes import StudentVolume
+from medseg.features.student.vessels.windows import draw_windows
 from medseg.files import hash_file
 from medseg.records import save_checkpoint
 
@@ -30,10 +40,15 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> list[StudentVolume]:
     return [fake_volume(folder / str(seed), unknown=seed == 1, seed=seed) for seed in range(2)]
 
 
-def run(folder: Path, volumes: list[StudentVolume], settings: StudentSettings | None = None, **more: Any) -> Student:
-    return train_student(
-        volumes, settings or small_settings(), run_dir=folder, fabric=one_process(), **({"seed": 3} | more)
-    )
+def run(
+    folder: Path,
+    volumes: list[StudentVolume],
+    settings: VesselSettings | None = None,
+    start: VesselStudent | None = None,
+    **more: Any,
+) -> VesselStudent:
+    learnt = VesselCourse(volumes, settings or small_settings(), start=start)
+    return train_student(learnt, run_dir=folder, fabric=one_process(), **({"seed": 3} | more))
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -64,7 +79,7 @@ def test_it_learns_a_bright_tube(tmp_path: Path, volumes: list[StudentVolume]) -
 
 def test_a_run_leaves_a_student_for_every_round(tmp_path: Path, volumes: list[StudentVolume]) -> None:
     student = run(tmp_path, volumes)
-    first, last, final = (Student.load(tmp_path / name) for name in ("round_1", "round_2", "."))
+    first, last, final = (VesselStudent.load(tmp_path / name) for name in ("round_1", "round_2", "."))
     assert student.fingerprint == last.fingerprint == final.fingerprint != first.fingerprint
     assert final.card["volumes"] == 2
     assert final.card["settings"]["steps"] == 4
@@ -107,7 +122,7 @@ def test_a_killed_training_goes_on_bit_by_bit(
         return draw_windows(*args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "draw_windows", stops)
+        patch.setattr(course, "draw_windows", stops)
         with pytest.raises(Stop):
             run(tmp_path / "cut", volumes, settings)
     run(tmp_path / "cut", volumes, settings)
@@ -143,7 +158,7 @@ def test_a_finished_run_is_taken_as_it_is_and_more_rounds_go_on(
     done = run(tmp_path / "two", volumes)
     drawn: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(training, "draw_windows", lambda *args, **more: drawn.append(args))
+        patch.setattr(course, "draw_windows", lambda *args, **more: drawn.append(args))
         assert run(tmp_path / "two", volumes).fingerprint == done.fingerprint
     assert not drawn
     run(tmp_path / "two", volumes, small_settings(rounds=3))
@@ -161,7 +176,7 @@ def test_settled_labels_teach_the_second_round(
         seen.append(int((given[1].labels == 2).sum()))
         return draw_windows(given, *args, **more)
 
-    monkeypatch.setattr(training, "draw_windows", counts)
+    monkeypatch.setattr(course, "draw_windows", counts)
     # a student that is sure about everything: no vessels
     monkeypatch.setattr(rounds, "settle", lambda labels, probability, region: np.where(labels == 2, 0, labels))
     run(tmp_path, volumes)
@@ -228,14 +243,14 @@ def test_rounds_of_a_run_whose_checkpoint_was_removed_are_made_anew(
 
 def test_a_window_that_does_not_fit_the_levels_is_refused() -> None:
     with pytest.raises(MedsegError, match=r"must be a multiple of 4.*choose 28"):
-        replace(StudentSettings(), window=30)
+        replace(VesselSettings(), window=30)
 
 
 def test_no_scan_and_an_odd_batch_are_refused(tmp_path: Path, volumes: list[StudentVolume]) -> None:
     with pytest.raises(MedsegError, match="must have a scan"):
         run(tmp_path, [])
     with pytest.raises(MedsegError, match=r"student\.batch must be a multiple of the 2"):
-        training._require_usable(volumes, small_settings(batch=3), 2, None)
+        require_shares(3, 2)
 
 
 def test_volumes_smaller_than_the_window_train(tmp_path: Path) -> None:
@@ -252,8 +267,10 @@ def test_weights_of_step_0_leave_the_random_state_alone(tmp_path: Path, volumes:
 
 
 def test_the_picture_shows_image_labels_and_answer(volumes: list[StudentVolume]) -> None:
-    windows = draw_windows(volumes, [(0, item) for item in range(6)], window=16, centred=1.0, painted=0.0)
-    picture = draw_picture(windows, torch.full((6, 16, 16, 16), 0.25))
+    learnt = VesselCourse(volumes, small_settings(centred=1.0, painted=0.0))
+    batch = learnt.draw([(0, item) for item in range(6)])
+    assert isinstance(batch, Batch)
+    picture = learnt.picture(batch, torch.full((6, 16, 16, 16), 0.25))
     assert picture.shape == (3, 4 * 16, 3 * 16)
     assert 0 <= picture.min() <= picture.max() <= 1
     assert (picture[:, :, 32:] == 0.25).all()
@@ -266,7 +283,7 @@ def test_two_processes_train_and_agree_with_each_other(tmp_path: Path) -> None:
     launcher = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
     launcher.launch(train_in_processes, tmp_path / "store", tmp_path / "run")
     assert [int(row["step"]) for row in rows(tmp_path / "run")] == list(range(4))
-    first, final = Student.load(tmp_path / "run" / "round_1"), Student.load(tmp_path / "run")
+    first, final = VesselStudent.load(tmp_path / "run" / "round_1"), VesselStudent.load(tmp_path / "run")
     assert first.fingerprint != final.fingerprint
     assert (final.std > 0).all()
     assert json.loads((tmp_path / "run" / "student.json").read_text())["card"]["settings"]["rounds"] == 2
