@@ -29,7 +29,7 @@ from medseg.naming.classes import ClassEntry, Naming
 from medseg.reconstruction.uncertainty import Agreement
 from medseg.scans.cases import Case
 from medseg.workflows import parts
-from medseg.workflows.predictors import Predictor
+from medseg.workflows.predictors import Predicted, Predictor
 from medseg.workflows.reconstruction import CaseWriter
 
 HEIGHT, WIDTH = 768, 1024
@@ -75,7 +75,7 @@ class Painted(Predictor):
         probabilities = np.repeat(classes[..., None], shape[2], axis=3)
         agreement = Agreement(probabilities.shape)
         agreement.add(probabilities)
-        return {self.main: probabilities}, agreement
+        return Predicted({self.main: probabilities}, agreement, {})
 
 
 def write_one(cine: Path, out: Path) -> None:

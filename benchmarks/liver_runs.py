@@ -25,8 +25,9 @@ from medseg.workflows.training import train_run
 NETWORK = "[efficientnet_lite0@2,efficientnet_lite0@3,efficientnet_lite0@4]"
 """Strides 8, 16 and 32 of the network with ImageNet weights."""
 CLUSTERINGS = ("kmeans", "stego")
-_TRIAL = ("stego.steps=6", "stego.fit_points=2000")
-_TRIAL_STUDENT = ("student.rounds=1", "student.steps=6")
+TRIAL = ("stego.steps=6", "stego.fit_points=2000")
+TRIAL_STUDENT = ("student.rounds=1", "student.steps=6", "student.product_steps=6")
+"""Overrides of a trial."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def by_labels(plan: Plan, run: Run, seed: int, method: str, *, oracle: bool) -> 
 def trained(plan: Plan, run: Run, seed: int) -> Path:
     """The run's folder, trained to the end; one that was interrupted goes on."""
     folder = plan.work / "runs" / run.name / str(seed) / "run"
-    trial = (*_TRIAL, *(_TRIAL_STUDENT if run.teaches else ())) if plan.trial else ()
+    trial = (*TRIAL, *(TRIAL_STUDENT if run.teaches else ())) if plan.trial else ()
     train_run(
         run.config, plan.folder("learn"), folder, overrides=[*run.overrides, f"run.seed={seed}", *trial], labels=False
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from liver_cases import Picture, Plan
+from liver_runs import TRIAL, TRIAL_STUDENT
 
 from medseg.errors import MedsegError
 from medseg.files import write_json
@@ -26,11 +27,11 @@ PICTURES = 100
 FROZEN = "frozen networks, all together"
 STAGES = (
     ("training", "workflows/training.py", "train_run"),
-    ("- preparation: sector, overlays", "prepare/chain.py", "prepare_case"),
     ("- student, all rounds", "workflows/students.py", "student_of_run"),
     ("- features of patches", "workflows/training.py", "store_cases"),
     ("- STEGO and clusters", "stego/training.py", "train"),
     ("masks", "workflows/reconstruction.py", "reconstruct_run"),
+    ("preparation (sector, overlays), all together", "prepare/chain.py", "prepare_case"),
     (FROZEN, "features/frozen.py", "maps"),
     (FROZEN, "features/frozen.py", "_raw_tokens"),
     ("networks of the student, all together", "student/liver/network.py", "forward"),
@@ -50,7 +51,7 @@ def report(plan: Plan, config: str = "liver_ultrasound") -> None:
     profiler = cProfile.Profile()
     start, cpu = time.monotonic(), time.process_time()
     with profiler:
-        train_run(config, images, folder / "run")
+        train_run(config, images, folder / "run", overrides=[*TRIAL, *TRIAL_STUDENT] if plan.trial else [])
         reconstruct_run(folder / "run", images, folder / "masks", brief=True)
     wall_minutes, cpu_minutes = (time.monotonic() - start) / 60, (time.process_time() - cpu) / 60
     minutes = stage_minutes(pstats.Stats(profiler))

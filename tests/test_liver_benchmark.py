@@ -190,5 +190,5 @@ def test_stages_are_found_by_file_and_function(tmp_path: Path) -> None:
         names["prepare_case"]()
         names["other"]()
     minutes = liver_times.stage_minutes(pstats.Stats(profiler))
-    assert minutes["- preparation: sector, overlays"] == pytest.approx(0.001, rel=0.5)
+    assert minutes["preparation (sector, overlays), all together"] == pytest.approx(0.001, rel=0.5)
     assert minutes["masks"] == 0

@@ -302,7 +302,12 @@ _FOR: dict[str, dict[str, tuple[str, ...]]] = {
         "flux": ("angiogram",),
         "teacher": ("liver_ultrasound",),
     },
-    "refine step": {"crf": SEEN, "frames": ("liver_ultrasound",), "masses": ("liver_ultrasound",)},
+    "refine step": {
+        "crf": SEEN,
+        "frames": ("liver_ultrasound",),
+        "masses": ("liver_ultrasound",),
+        "vessels": ("liver_ultrasound",),
+    },
 }
 """Parts that fit some kinds of images only; a refine step that is not named here is for angiograms."""
 _TAKE = {
@@ -319,6 +324,6 @@ _TAKE = {
     "refine step": {
         "angiogram": "crf_2d or crf_3d",
         "picture": "crf, or none",
-        "liver_ultrasound": "frames, crf or masses, or none",
+        "liver_ultrasound": "frames, crf, masses or vessels, or none",
     },
 }

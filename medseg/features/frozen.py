@@ -98,6 +98,20 @@ class FrozenViT(FrozenBackbone):
         hf, wf = (size // self.stride for size in images.shape[-2:])
         return tokens[:, self.model.num_prefix_tokens :].transpose(1, 2).reshape(-1, self.dim, hf, wf)
 
+    @torch.no_grad()
+    def stage_maps(self, patches: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps after so many fourths of the blocks, all of one stride: what the stages of a CNN are to a ViT."""
+        images = _fit_to_stride(self._as_trained(patches), self.stride)
+        hf, wf = (size // self.stride for size in images.shape[-2:])
+        depth, tokens, done, found = len(self.model.blocks), self._raw_tokens(images, 0), 0, []
+        for stage in stages:
+            for block in self.model.blocks[done : depth * stage // 4]:
+                tokens = block(tokens)
+            done = depth * stage // 4
+            normed = self.model.norm(tokens)[:, self.model.num_prefix_tokens :]
+            found.append(normed.transpose(1, 2).reshape(-1, self.dim, hf, wf))
+        return found
+
     def _raw_tokens(self, images: Float[Tensor, "b 3 h w"], blocks: int) -> Float[Tensor, "b n d"]:
         vit = self.model
         patches = vit.patch_embed.proj(images)
@@ -127,9 +141,7 @@ class FrozenMaps(FrozenBackbone):
             images, indices=list(stages), norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
 
-    def stage_maps(
-        self, patches: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]
-    ) -> list[Float[Tensor, "b _ _ _"]]:
+    def stage_maps(self, patches: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of several stages of ImageNet-normalised patches, whose sides are multiples of every stride."""
         return self.maps(self._as_trained(patches), stages)
 

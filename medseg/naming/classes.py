@@ -108,8 +108,8 @@ class Naming:
 
     @property
     def empty_classes(self) -> tuple[str, ...]:
-        """Names of the classes that no cluster carries."""
-        return tuple(entry.name for entry in self.classes if not entry.clusters)
+        """Names of the classes that no cluster carries, but for those that need none."""
+        return tuple(entry.name for entry in self.classes if not entry.clusters and not entry.inside)
 
     def values(self, clusters: int) -> UInt8[np.ndarray, " clusters"]:
         """Class value of each cluster as a lookup table: `naming.values(5)[assignments]` are labels.
@@ -160,7 +160,10 @@ def read_classes(path: Path) -> Naming:
     for index, entry in enumerate(entries):
         where = f"class {index + 1} in {path}"
         require_keys(
-            entry, required=("value", "name"), optional=("clusters", "colour", "code", "background", "inside"), where=where
+            entry,
+            required=("value", "name"),
+            optional=("clusters", "colour", "code", "background", "inside"),
+            where=where,
         )
         classes.append(class_entry(entry, position=index, where=where))
     require_distinct(classes, where=str(path))

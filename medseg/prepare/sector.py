@@ -35,6 +35,8 @@ DARKEST_TISSUE = 3 / 255
 """Grey value (0..1) above the black around it that tissue exceeds; JPEG leaves up to 2 of 255 in black."""
 FAINTEST_TISSUE = 1.5 / 255
 """The same for faint pictures, tried where no sector is found."""
+EVEN_BLACK = 0.5 / 255
+"""Within so much of each other lie the grey values of a screen's background."""
 LIGHTEST_BLACK = 20 / 255
 """Most that the border of a picture has where it counts as black."""
 MEDIAN_PIXELS, CLOSE_PIXELS, OPEN_PIXELS = 5, 7, 11
@@ -181,9 +183,7 @@ def find_sector(grey: Float[np.ndarray, "h w"], tissue: Bool[np.ndarray, "h w"] 
     if tissue is not None:
         return _sector_of_tissue(_largest(_shrunk(tissue, scale) > 0.5), scale, is_given=True)
     shrunk = ndimage.median_filter(_shrunk(grey, scale), MEDIAN_PIXELS)
-    border = np.concatenate([shrunk[0], shrunk[-1], shrunk[:, 0], shrunk[:, -1]])
-    level = float(np.median(border))
-    black = level if level < LIGHTEST_BLACK else 0.0
+    black = _black_level(shrunk)
     for darkest in (DARKEST_TISSUE, FAINTEST_TISSUE):
         sector = _sector_of_tissue(_tissue(shrunk > black + darkest), scale, is_given=False)
         if sector is not None:
@@ -222,6 +222,14 @@ def _tissue(bright: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"] | None:
     closed = ndimage.binary_closing(np.pad(bright, rim), np.ones((CLOSE_PIXELS, CLOSE_PIXELS)))[rim:-rim, rim:-rim]
     padded = np.pad(closed, rim, mode="edge")
     return _largest(ndimage.binary_opening(padded, np.ones((OPEN_PIXELS, OPEN_PIXELS)))[rim:-rim, rim:-rim])
+
+
+def _black_level(grey: Float[np.ndarray, "h w"]) -> float:
+    """What a screen has around the sector; 0 where the border is no even dark grey, as in air around a body."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    level = float(np.median(border))
+    is_even = np.mean(np.abs(border - level) < EVEN_BLACK) > MOST_TOUCH
+    return level if is_even and level < LIGHTEST_BLACK else 0.0
 
 
 def _shrunk(values: np.ndarray, scale: float) -> Float[np.ndarray, "h w"]:

@@ -64,12 +64,11 @@ class LoadCase(Transform):
         loaded |= {"case_id": case.case_id, "patient": case.patient, "facts": {"n4": False, "notes": []}}
         if self.as_cine and is_picture(case.image):
             loaded["image"] = Cine(case.image, case.frame)
-            grid = loaded["image"].grid
         else:
             loaded["image"] = read_image(case.image, frame=case.frame)
-            grid = grid_of(loaded["image"])
         if case.mask is not None and case.mask_mode is None:
-            loaded["mask"] = _read_brain_mask(case, grid)
+            image = loaded["image"]
+            loaded["mask"] = _read_brain_mask(case, image.grid if isinstance(image, Cine) else grid_of(image))
         return loaded
 
 

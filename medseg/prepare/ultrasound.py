@@ -30,8 +30,8 @@ from skimage.restoration import denoise_tv_chambolle
 
 from medseg.errors import MedsegError
 from medseg.prepare.cines import Cine, Slices, middle_frame
-from medseg.prepare.overlays import fill_overlays, find_overlays, grey_of
 from medseg.prepare.liver_cues import liver_by_cues
+from medseg.prepare.overlays import fill_overlays, find_overlays, grey_of
 from medseg.prepare.picture import OUTSIDE, grey_window
 from medseg.prepare.sector import (
     DARKEST_TISSUE,

@@ -7,14 +7,17 @@ probabilities of all, background first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from medseg.reconstruction.dense_crf import dense_crf
-from medseg.reconstruction.masses import find_masses
+from medseg.reconstruction.masses import find_masses, find_vessels
 
+FINDERS: Mapping[str, Callable[..., np.ndarray]] = {"masses": find_masses, "vessels": find_vessels}
+"""Refine steps that find something inside an organ, in one frame on the sector grid."""
 _LEAST = 1e-6
 
 
@@ -24,45 +27,47 @@ def picture_shares(
     steps: Sequence[tuple[str, Mapping[str, float]]],
     *,
     region: Integer[np.ndarray, "1 h w n"] | None = None,
-    inside: Sequence[tuple[int, int]] = (),
+    inside: Mapping[str, tuple[int, int]] | None = None,
 ) -> Float[np.ndarray, "c1 h w n"]:
     """Shares of background and classes in every pixel.
 
     Args:
         classes: probability of each class, background left out.
         pictures: display values 0 to 1, one channel or three.
-        steps: `crf` with its numbers, see `medseg.reconstruction.dense_crf`, and `masses`, or none.
-        region: where masses are sought; None is everywhere.
-        inside: places in `classes` of masses and of the organs that they are sought in.
+        steps: `crf` with its numbers, see `medseg.reconstruction.dense_crf`, and those of `FINDERS`, or none.
+        region: where something is sought inside an organ; None is everywhere.
+        inside: for the steps of `FINDERS` the places in `classes` of what they find, and of the organ.
     """
-    numbers: dict[str, Any] | None = next((dict(numbers) for name, numbers in steps if name == "crf"), None)
-    if numbers is not None and "iterations" in numbers:
-        numbers["iterations"] = int(numbers["iterations"])
+    crf: dict[str, Any] | None = next((dict(numbers) for name, numbers in steps if name == "crf"), None)
+    if crf is not None and "iterations" in crf:
+        crf["iterations"] = int(crf["iterations"])
     shares = np.concatenate([1 - classes.sum(0, keepdims=True), classes]).clip(_LEAST)
-    if numbers is not None:
+    if crf is not None:
         for index in range(shares.shape[3]):
             frame = shares[..., index]
             picture = np.ascontiguousarray(np.moveaxis(pictures[..., index], 0, -1))
             picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
             occurs = frame.max((1, 2)) > _LEAST  # a class that is nowhere costs as much as any other
-            frame[occurs] = dense_crf(picture, np.log(frame[occurs]), **numbers)
-    if any(name == "masses" for name, _ in steps):
-        for mass, organ in inside:
-            _carve(shares[1 + mass], shares[1 + organ], pictures, region)
+            frame[occurs] = dense_crf(picture, np.log(frame[occurs]), **crf)
+    for name, numbers in steps:
+        if name in FINDERS and inside and name in inside:
+            part, organ = inside[name]
+            _carve(partial(FINDERS[name], **numbers), shares[1 + part], shares[1 + organ], pictures, region)
     return shares
 
 
 def _carve(
-    mass: Float[np.ndarray, "h w n"],
+    find: Callable[..., np.ndarray],
+    part: Float[np.ndarray, "h w n"],
     organ: Float[np.ndarray, "h w n"],
     pictures: Float[np.ndarray, "d h w n"],
     region: Integer[np.ndarray, "1 h w n"] | None,
 ) -> None:
-    """Give the organ's share to its masses where some were found; the border of the organ stays where it is."""
+    """Give the organ's share to what was found in it; the border of the organ stays where it is."""
     inside = np.ones(organ.shape, bool) if region is None else region[0] > 0
     for index in range(organ.shape[2]):
-        found = find_masses(pictures[..., index].mean(0), inside[..., index], organ[..., index]) > 0.5
-        mass[..., index] = np.where(found, organ[..., index], _LEAST)
+        found = find(pictures[..., index].mean(0), inside[..., index], organ[..., index]) > 0.5
+        part[..., index] = np.where(found, organ[..., index], _LEAST)
         organ[..., index] = np.where(found, _LEAST, organ[..., index])
 
 

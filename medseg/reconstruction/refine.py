@@ -22,7 +22,7 @@ from medseg.prepare import vesselness
 from medseg.prepare.flux import RADII_MM, spacing_in_units
 from medseg.reconstruction.dense_crf import dense_crf
 from medseg.reconstruction.frames import smooth_frames
-from medseg.reconstruction.masses import find_masses
+from medseg.reconstruction.pictures import FINDERS
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ def _crf(
     return np.asarray(field.inference(iterations))[1].reshape(probability.shape).astype(np.float32)
 
 
-OF_PICTURES: Mapping[str, Callable[..., object]] = {"frames": smooth_frames, "crf": dense_crf, "masses": find_masses}
+OF_PICTURES: Mapping[str, Callable[..., object]] = {"frames": smooth_frames, "crf": dense_crf, **FINDERS}
 """Steps of pictures and ultrasound, which `reconstruction/pictures.py` and the workflow run in this order."""
 STEPS: Mapping[str, Callable[..., State]] = {
     "region": _region,

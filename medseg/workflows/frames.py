@@ -20,7 +20,7 @@ from medseg.prepare.frames import one_frame
 from medseg.prepare.sector import Sector
 from medseg.prepare.ultrasound import cleaned_frame
 from medseg.progress import track
-from medseg.reconstruction.frames import smooth_frames
+from medseg.reconstruction.frames import smooth_frame, smooth_frames
 from medseg.reconstruction.pictures import likeliest, picture_shares
 from medseg.reconstruction.uncertainty import Agreement
 from medseg.scans.pictures import iterate_frames
@@ -38,7 +38,7 @@ class Answers:
         main: the method whose masks become the result.
         values: value of each class.
         steps: of refinement.
-        inside: values of the classes that are sought inside another, and of that.
+        inside: by refine step the values of the class that it finds and of the class that this lies in.
     """
 
     probabilities: Mapping[str, Float[np.ndarray, "c i j n"]]
@@ -46,11 +46,13 @@ class Answers:
     main: str
     values: Sequence[int]
     steps: Sequence[tuple[str, Mapping[str, float]]]
-    inside: Mapping[int, int] = field(default_factory=dict)
+    inside: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def shares(self, classes: Float[np.ndarray, "c i j n"], sample: Mapping[str, Any]) -> Float[np.ndarray, "c1 i j n"]:
         """Refined shares of background and classes in a picture or one frame of it, see `picture_shares`."""
-        places = [(self.values.index(value), self.values.index(host)) for value, host in self.inside.items()]
+        places = {
+            step: (self.values.index(value), self.values.index(host)) for step, (value, host) in self.inside.items()
+        }
         image, region = (np.asarray(sample[name]) for name in ("image", "region"))
         return picture_shares(classes, image, self.steps, region=region, inside=places)
 
@@ -69,14 +71,13 @@ def write_frames(
     Returns:
         The files, and the pixels of each class in each frame.
     """
-    classes = {name: between_frames(values, answers.steps) for name, values in answers.probabilities.items()}
     count = sample["image"].shape[3]
     pixels = np.zeros((count, len(counted)), np.int64)
     with target.open_frames(count) as files:
         numbers = track(range(count), f"{target.case_id}: frames")
         for index, picture in zip(numbers, iterate_frames(target.source, target.frame), strict=True):
             frame = one_frame(sample, index)
-            of_frame = {name: values[..., index : index + 1] for name, values in classes.items()}
+            of_frame = {name: _of_frame(part, index, answers.steps) for name, part in answers.probabilities.items()}
             labels = _write_masks(files, index, frame, of_frame, answers)
             files.looks(index, labels, _cleaned(picture, frame["facts"]))
             pixels[index] = count_pixels(labels, counted)
@@ -91,6 +92,14 @@ def between_frames(
         if name == "frames":
             classes = smooth_frames(classes, **numbers)
     return classes
+
+
+def _of_frame(
+    classes: Float[np.ndarray, "c i j n"], index: int, steps: Sequence[tuple[str, Mapping[str, float]]]
+) -> Float[np.ndarray, "c i j 1"]:
+    """One frame of what `between_frames` gives."""
+    numbers = next((numbers for name, numbers in steps if name == "frames"), {"sd_frames": 0.0})
+    return smooth_frame(classes, index, **numbers)
 
 
 def _write_masks(

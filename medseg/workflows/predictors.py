@@ -1,7 +1,7 @@
 """This file gathers what turns a prepared scan into class probabilities: of a trained run, or of methods without one.
 
-*Fitted* methods are clusterings with names; *direct* ones, a student and the rule that taught it, say themselves what is
-vessel or liver.
+*Fitted* methods are clusterings with names; *direct* ones, a student and the rule that taught it, say "vessel" or
+"liver" themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from medseg.config import SEEN, Config
 from medseg.errors import MedsegError
+from medseg.features.teachers.liver import teach_frame, why_no_liver
 from medseg.files import hash_content
 from medseg.naming.classes import Naming, read_classes
 from medseg.naming.rulebook import load_rules
@@ -31,6 +32,20 @@ from medseg.workflows.naming import name_method
 from medseg.workflows.students import Student, earlier_rounds, needs_student, trained_student
 
 _log = logging.getLogger(__name__)
+
+
+class Predicted(NamedTuple):
+    """What was predicted of a scan, on its prepared grid.
+
+    Attributes:
+        probabilities: of each class, by each method.
+        agreement: how far all that was asked agrees with the main method.
+        alarms: why a slice is not what the modality expects, by its number.
+    """
+
+    probabilities: dict[str, Float[np.ndarray, "c i j k"]]
+    agreement: Agreement
+    alarms: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -64,10 +79,8 @@ class Predictor:
         """All class values, background left out."""
         return sorted({entry.value for naming in self.naming.values() for entry in naming.classes})
 
-    def predict(
-        self, sample: Mapping[str, Any], config: Config, device: torch.device
-    ) -> tuple[dict[str, Float[np.ndarray, "c i j k"]], Agreement]:
-        """Class probabilities by each method on the prepared grid, and how far all that was asked agrees with main."""
+    def predict(self, sample: Mapping[str, Any], config: Config, device: torch.device) -> Predicted:
+        """What each method says of a prepared scan; slices with an alarm get no class."""
         sample = dict(sample) | (self.student.maps(sample, device) if self.student else {})
         values = self.values
         fitted: Mapping[str, Prediction] = {}
@@ -98,7 +111,7 @@ class Predictor:
         found = {name: prediction.median for name, prediction in fitted.items()}
         direct = DIRECT_METHODS[config.prepare.modality]
         if not direct:
-            return {name: found[name] for name in self.naming}, agreement
+            return Predicted({name: found[name] for name in self.naming}, agreement, {})
         target = values.index(self.naming[self.main].classes[0].value)
         for name in direct:
             probability = self._direct(name, sample)
@@ -112,7 +125,10 @@ class Predictor:
                     found[name][values.index(rest)] = 1 - probability
         for student in self.rounds:
             agreement.add(np.asarray(student.maps(sample, device)["student_probability"]), first=target)
-        return {name: found[name] for name in self.naming}, agreement
+        alarms = _alarms(sample, config.prepare.modality)
+        for values_of in found.values():
+            values_of[..., list(alarms)] = 0
+        return Predicted({name: found[name] for name in self.naming}, agreement, alarms)
 
     def _direct(self, name: str, sample: Mapping[str, Any]) -> np.ndarray | None:
         """Probability of what the modality looks for; None where there is no student."""
@@ -121,6 +137,20 @@ class Predictor:
         if name == "teacher":
             return np.asarray(sample["salience"][0]).clip(0)
         return flux_probability(parts.refinement_volume(sample))
+
+
+def _alarms(sample: Mapping[str, Any], modality: str) -> dict[int, str]:
+    """Frames of ultrasound that seem to show no liver; the alarms of angiograms are a refine step."""
+    if modality != "liver_ultrasound":
+        return {}
+    said = sample.get("student_alarms")
+    if said is None:
+        image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
+        shown = np.flatnonzero(region.any((0, 1)))
+        said = [None] * image.shape[2]
+        for k in shown:
+            said[k] = why_no_liver(teach_frame(image[..., k], region[..., k], None))
+    return {k: reason for k, reason in enumerate(said) if reason is not None}
 
 
 def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *, compare: bool) -> Predictor:
@@ -183,7 +213,7 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
         record.run_hash(),
         record.trained_on,
         student if fitted or main == "student" else None,
-        earlier_rounds(record.student, config, device),
+        earlier_rounds(record.student),
     )
 
 
@@ -216,7 +246,7 @@ def predictor_without_run(
         model,
         frozenset(adapted_to).__contains__,
         student,
-        earlier_rounds(rounds, config, device) if rounds else (),
+        earlier_rounds(rounds) if rounds else (),
     )
 
 

@@ -42,6 +42,9 @@ from medseg.workflows.volumes import write_volume
 
 _log = logging.getLogger(__name__)
 
+FOUND_BY = {"mass": "masses", "vessel": "vessels"}
+"""The refine step that finds a class which lies inside another one, by its name in the rules."""
+
 
 def reconstruct_run(
     run: Path,
@@ -207,14 +210,19 @@ class CaseWriter:
         start = time.monotonic()
         main = self.predictor.main
         sample = prepare_case(case, self.transforms)
-        probabilities, agreement = self.predictor.predict(sample, self.config, self.device)
+        probabilities, agreement, alarms = self.predictor.predict(sample, self.config, self.device)
+        _say_alarms(case.case_id, alarms, sample["image"].shape[3])
         named = self.predictor.naming[main]
         colours = {entry.value: entry.colour for entry in named.classes}
         backdrop = [entry.value for entry in named.classes if entry.background]
         target = CaseFiles(self.out, case.case_id, case.image, case.frame, colours, backdrop)
         refine = self.config.reconstruct.refine
         value_of = {entry.name: entry.value for entry in named.classes}
-        inside = {entry.value: value_of[entry.inside] for entry in named.classes if entry.inside}
+        inside = {
+            FOUND_BY[entry.name]: (entry.value, value_of[entry.inside])
+            for entry in named.classes
+            if entry.inside and entry.name in FOUND_BY
+        }
         answers = Answers(probabilities, agreement, main, self.predictor.values, refine, inside)
         write = self._write_picture if target.is_picture else self._write_volume
         files, amounts = write(target, sample, answers)
@@ -235,6 +243,7 @@ class CaseWriter:
             "planes": list(self.config.reconstruct.planes),
             "refine": as_plain(self.config)["reconstruct"]["refine"],
             "facts": parts.plain_facts(sample["facts"]),
+            "alarms": {str(number): reason for number, reason in alarms.items()},
             **amounts,
             "trained_on_this_case": self.predictor.trained_on(hash_file(case.image)),
             "seconds": round(time.monotonic() - start, 1),
@@ -290,6 +299,15 @@ class CaseWriter:
         naming = self.predictor.naming[self.predictor.main]
         write_classes(self.out / "classes.yaml", naming)
         write_label_tables(self.out, parts.plain_classes(naming))
+
+
+def _say_alarms(case_id: str, alarms: Mapping[int, str], count: int) -> None:
+    """Say which slices stay empty, and why the first of them does."""
+    if not alarms:
+        return
+    number, reason = next(iter(alarms.items()))
+    which = "it" if count == 1 else f"{len(alarms)} of {count} frames, the first of them number {number + 1},"
+    _log.warning("%s: %s, so %s stays empty; look whether this is a liver", case_id, reason, which)
 
 
 def _in_words(amounts: Mapping[str, Mapping[str, float]]) -> str:

@@ -22,10 +22,10 @@ from medseg.features.student.liver.course import LiverCourse, LiverSettings
 from medseg.features.student.liver.frames import StudentFrames, open_frames, store_frames
 from medseg.features.student.liver.looks import Trunk
 from medseg.features.student.liver.student import LiverStudent
-from medseg.features.student.storage import CARD
+from medseg.features.student.storage import CARD, format_of
 from medseg.features.student.training import train_student
 from medseg.features.student.vessels.course import VesselCourse, VesselSettings
-from medseg.features.student.vessels.student import VesselStudent, load_student, shipped_student
+from medseg.features.student.vessels.student import FORMAT, VesselStudent, load_student, shipped_student
 from medseg.features.student.vessels.volumes import StudentVolume, open_volume, store_volume
 from medseg.features.teachers.vessels import UNKNOWN, teach
 from medseg.files import CannotWriteError, hash_content
@@ -36,6 +36,9 @@ from medseg.workflows import parts
 _log = logging.getLogger(__name__)
 
 Student = VesselStudent | LiverStudent
+
+LEAST_LEANING = 10
+"""Frames from which on their mean says which way they lie: of one alone it is wrong in a quarter of the cases."""
 
 
 def needs_student(config: Config) -> bool:
@@ -111,11 +114,13 @@ def trained_student(folder: Path, config: Config, device: torch.device) -> Stude
     return _kind_of(config, device).load(folder) if (folder / CARD).is_file() else None
 
 
-def earlier_rounds(folder: Path, config: Config, device: torch.device) -> tuple[Student, ...]:
-    """The students of the rounds before the last, which show how far the answer depends on the round."""
+def earlier_rounds(folder: Path) -> tuple[VesselStudent, ...]:
+    """The students of the rounds before the last, which show how far the answer depends on the round.
+
+    None for the liver: each would run its frozen network once more.
+    """
     rounds = sorted(folder.glob("round_*"), key=lambda path: int(path.name.removeprefix("round_")))
-    kind = _kind_of(config, device) if len(rounds) > 1 else None
-    return tuple(kind.load(path) for path in rounds[:-1]) if kind else ()
+    return tuple(load_student(path) for path in rounds[:-1] if format_of(path) == FORMAT)
 
 
 @runtime_checkable
@@ -231,6 +236,12 @@ class _Liver:
             raise MedsegError(
                 "student.start must be scratch where a liver student is trained, got a folder; set student.steps=0 to "
                 "use that student as it is"
+            )
+        leanings = [leaning for example in examples for leaning in example.leanings]
+        if len(leanings) >= LEAST_LEANING and np.mean(leanings) < 0:
+            _log.warning(
+                "most frames look mirrored: the liver is expected to reach deeper at the left, and masks of mirrored "
+                "frames are worse; look whether the marker is at the left, and mirror the frames if it is not"
             )
         student = self.config.student
         settings = LiverSettings(

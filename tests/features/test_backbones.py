@@ -369,3 +369,12 @@ def test_neighbouring_slices_stay_channels_in_order():
 def test_another_number_of_channels_is_refused(channels):
     with pytest.raises(MedsegError, match=f"1 or 3 channels, got {channels}"):
         to_rgb(torch.zeros(1, channels, 4, 4))
+
+
+def test_the_stages_of_a_vit_end_with_its_own_map():
+    vit = tiny_vit(heads=2)
+    patches = torch.rand(1, 3, 4 * vit.stride, 6 * vit.stride)
+    early, _, last = vit.stage_maps(patches, (2, 3, 4))
+    assert early.shape == last.shape == (1, vit.dim, 4, 6)
+    torch.testing.assert_close(last, vit(patches), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(early, last, atol=1e-2)

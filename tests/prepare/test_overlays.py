@@ -71,6 +71,15 @@ def test_tissue_and_bright_borders_stay() -> None:
     assert find_overlays(tinted.astype(np.float32))[inside].mean() < 0.01
 
 
+def test_the_brightest_part_of_a_line_that_goes_on_is_no_mark() -> None:
+    picture = painted() * 0.3
+    columns = np.arange(110, 210)
+    picture[130, columns] = 0.3 + 0.65 * np.exp(-(((columns - 160) / 20) ** 2))
+    assert not find_overlays(picture.astype(np.float32))[128:133, 115:205].any()
+    picture[130, :140] = picture[130, 180:] = 0.1  # a stroke that ends stands alone
+    assert find_overlays(picture.astype(np.float32))[130, 150:170].all()
+
+
 def test_filling_in_takes_what_lies_around_and_changes_nothing_else() -> None:
     smooth = np.linspace(0, 1, 80)[None].repeat(60, 0)
     overlays = np.zeros((60, 80), bool)

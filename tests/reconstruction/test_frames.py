@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medseg.reconstruction.frames import smooth_frames
+from medseg.reconstruction.frames import smooth_frame, smooth_frames
 
 CINE = np.random.default_rng(0).random((2, 4, 5, 7)).astype(np.float32)
 
@@ -51,3 +51,11 @@ def test_a_slice_that_shows_nothing_stays_empty_and_takes_nothing_from_its_neigh
     smoothed = smooth_frames(cine, 1.5)
     assert smoothed[..., :4] == pytest.approx(np.full((2, 3, 3, 4), 0.5))
     assert not smoothed[..., 4:].any()
+
+
+@pytest.mark.parametrize(("count", "sd"), [(30, 1.5), (30, 0.4), (7, 3.0), (3, 5.0), (1, 2.0), (5, 0.0)])
+def test_a_frame_alone_is_that_of_all(count, sd):
+    cine = np.random.default_rng(1).random((2, 3, 4, count)).astype(np.float32)
+    whole = smooth_frames(cine, sd)
+    for index in range(count):
+        assert np.allclose(smooth_frame(cine, index, sd), whole[..., [index]], atol=1e-6)

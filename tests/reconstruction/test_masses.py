@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medseg.reconstruction.masses import MassConstants, find_masses, find_vessels, search_masses
+from medseg.reconstruction.masses import LEAST_AGREEMENT, find_masses, find_vessels, search_masses
 
 SIZE = 160
 ROW, COLUMN = np.indices((SIZE, SIZE))
@@ -43,7 +43,7 @@ def test_a_blob_is_where_it_was_painted(factor: float) -> None:
 def test_a_mass_is_drawn_where_contours_agree_and_not_where_more_is_asked() -> None:
     image = painted(ellipse(62, 88, 20, 26), 0.45)
     assert find_masses(image, REGION, LIVER.astype(float)).max() == pytest.approx(1, abs=0.05)
-    assert not find_masses(image, REGION, LIVER.astype(float), MassConstants(agreement=1.0)).any()
+    assert not find_masses(image, REGION, LIVER.astype(float), agreement=1.0).any()
 
 
 def test_a_blob_at_the_rim_of_the_liver_stays_inside_it() -> None:
@@ -67,7 +67,7 @@ def test_an_even_liver_holds_no_mass(seed: int) -> None:
 def test_contours_agree_on_a_blob_more_than_on_speckle() -> None:
     blob = search_masses(painted(ellipse(62, 88, 20, 26), 0.45), REGION, LIVER.astype(float))
     even = search_masses(painted(NOTHING, 1.0), REGION, LIVER.astype(float))
-    assert blob.agreement > MassConstants().agreement > even.agreement + 0.1
+    assert blob.agreement > LEAST_AGREEMENT > even.agreement + 0.1
 
 
 def test_depth_gain_is_no_mass() -> None:
@@ -81,6 +81,11 @@ def test_a_dark_tube_is_a_vessel_and_no_mass() -> None:
     vessels = find_vessels(image, REGION, LIVER.astype(float))
     assert dice(vessels, tube) > 0.75
     assert not find_masses(image, REGION, LIVER.astype(float)).any()
+
+
+def test_a_dark_strip_along_the_border_of_the_liver_is_no_vessel() -> None:
+    strip = LIVER & ~ndimage.binary_erosion(LIVER, iterations=6) & (COLUMN < 40)
+    assert not find_vessels(painted(strip, 0.15), REGION, LIVER.astype(float)).any()
 
 
 def test_a_wide_blob_and_an_even_liver_hold_no_vessel() -> None:

@@ -23,7 +23,7 @@ from medseg.reconstruction.uncertainty import Agreement
 from medseg.scans.cases import Case
 from medseg.scans.stacks import read_stack
 from medseg.workflows import parts
-from medseg.workflows.predictors import Predictor
+from medseg.workflows.predictors import Predicted, Predictor
 from medseg.workflows.reconstruction import CaseWriter, write_cases
 
 HEIGHT, WIDTH = 240, 320
@@ -40,16 +40,14 @@ CLASSES = (
 class Painted(Predictor):
     """Calls the upper half of the sector grid liver, in later frames more of it."""
 
-    def predict(
-        self, sample: Mapping[str, Any], config: Config, device: torch.device
-    ) -> tuple[dict[str, np.ndarray], Agreement]:
+    def predict(self, sample: Mapping[str, Any], config: Config, device: torch.device) -> Predicted:
         probabilities = np.zeros((3, *sample["image"].shape[1:]), np.float32)
         for k in range(probabilities.shape[3]):
             probabilities[1, : 80 + 10 * k, :, k] = 0.9
         probabilities[0] = 0.9 - probabilities[1]
         agreement = Agreement(probabilities.shape)
         agreement.add(probabilities)
-        return {"student": probabilities}, agreement
+        return Predicted({"student": probabilities}, agreement, {})
 
 
 def frames(count: int) -> np.ndarray:

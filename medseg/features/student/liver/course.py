@@ -8,6 +8,7 @@ one all are echo rounds. What a student says of a frame, weighed against the tea
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,12 @@ from medseg.features.student.liver.views import view_of_components, view_of_echo
 from medseg.features.teachers.liver import CELLS, Lesson, final_answer, next_lesson
 from medseg.progress import track
 
+_log = logging.getLogger(__name__)
+
 BASIS_CELLS = 40_000
 """Cells of each map that the basis is fitted to, from all frames alike; 440 x 440 covariances need no more."""
+MOST_DRIFT, MOST_LIVER = 0.03, 0.55
+"""Change of the liver's share of the sector in a round, and the share, from which on something went wrong."""
 DOUBTFUL = 0.1
 """Weight of cells on which the teacher's settings do not agree."""
 
@@ -144,7 +149,20 @@ class LiverCourse:
             case = self.frames[n]
             lessons = [self._next(trained, case.look(frame), number + 1, fabric) for frame in range(len(case))]
             store_lessons(settled / str(n), lessons)
+        self._say_drift(number, settled, fabric)
         return trained
+
+    def _say_drift(self, number: int, settled: Path, fabric: Fabric) -> None:
+        """Say where lessons grow or shrink from round to round, which self-training does when it goes wrong."""
+        mine = range(fabric.global_rank, len(self.frames), fabric.world_size)
+        before = _liver_share([self._relearnt[n] for n in mine])
+        after = _liver_share([StudentFrames(self.frames[n].folder, settled / str(n)) for n in mine])
+        _log.info("round %d: liver in %.0f%% of the sector, %.0f%% before", number, 100 * after, 100 * before)
+        if abs(after - before) > MOST_DRIFT or after > MOST_LIVER:
+            _log.warning(
+                "the liver takes %.0f%% of the sector after round %d and %.0f%% before; look at some masks, or lower "
+                "student.rounds", 100 * after, number, 100 * before,
+            )  # fmt: skip
 
     def load(self, folder: Path) -> LiverStudent:
         return LiverStudent.load(folder, self.trunk)
@@ -209,3 +227,10 @@ class LiverCourse:
                 rows += [maps[n].reshape(maps.shape[1], -1)[:, n % every :: every].T.astype(np.float32) for n in taught]
             samples.append(torch.from_numpy(np.concatenate(rows)))
         return samples
+
+
+def _liver_share(cases: Sequence[StudentFrames]) -> float:
+    """Share of the sectors' cells that the lessons call liver; 0 without a case."""
+    if not cases:
+        return 0.0
+    return float(np.mean([(case.probability[n] > 0.5).mean() for case in cases for n in range(len(case))]))

@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float16, Float32, Int64, UInt8
 
 from medseg.errors import MedsegError
 from medseg.features.student.liver.looks import ECHO_PIXELS, STAGES, Look, Trunk, look_at
-from medseg.features.teachers.liver import CELLS, Cues, Lesson, teach_from_cues, why_no_liver
+from medseg.features.teachers.liver import CELLS, Cues, Lesson, leaning, teach_from_cues, why_no_liver
 from medseg.files import read_record, replacing, write_json
 
 MOST_FRAMES = 32
 """Frames of a case that are learnt from: neighbours of a cine are alike, and a long one need not cost more."""
 _ARRAYS = ("echoes", "cues", "probability", "certain")
-_FACTS = ("key", "case_id", "numbers", "agreements", "alarms", "channels")
+_FACTS = ("key", "case_id", "numbers", "agreements", "leanings", "alarms", "channels")
 _ADVICE = "remove the folder, so that it is made anew"
 
 
@@ -39,6 +39,7 @@ class StudentFrames:
         key, case_id: of what it is.
         numbers: of the frames in their case.
         agreements: of the teacher's settings, for each frame.
+        leanings: of each frame, see `teachers/liver.py`; below 0 it looks mirrored.
         alarms: why a frame seems to show no liver, or None, for each frame.
         channels: of the trunk's maps; empty without one.
 
@@ -54,6 +55,7 @@ class StudentFrames:
         self.case_id: str = facts["case_id"]
         self.numbers: list[int] = facts["numbers"]
         self.agreements: list[float] = facts["agreements"]
+        self.leanings: list[float] = facts["leanings"]
         self.alarms: list[str | None] = facts["alarms"]
         self.channels: list[int] = facts["channels"]
 
@@ -150,6 +152,7 @@ def store_frames(
         "case_id": str(sample["case_id"]),
         "numbers": numbers.tolist(),
         "agreements": [float(lesson.agreement) for lesson in lessons],
+        "leanings": [leaning(look.cues, look.edges) for look in looks],
         "alarms": [why_no_liver(lesson, look.context) for lesson, look in zip(lessons, looks, strict=True)],
         "channels": [len(looks[0].maps[stage]) for stage in stages],
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from medseg.errors import MedsegError
@@ -23,7 +23,7 @@ from medseg.features.student.liver.looks import Look, Trunk, look_at, resized
 from medseg.features.student.liver.network import CELL_FEATURES, CellNet, EchoNet, with_weights
 from medseg.features.student.liver.views import plain_components, plain_echoes
 from medseg.features.student.storage import CARD, as_part, part_of, read_student, write_student
-from medseg.features.teachers.liver import CELLS, final_answer
+from medseg.features.teachers.liver import CELLS, final_answer, teach_from_cues, why_no_liver
 from medseg.prepare.flux import scratch_array
 
 Box = tuple[slice, slice, slice]
@@ -91,9 +91,7 @@ class LiverStudent:
         found = [resized(probability[None, None], CELLS)[0, 0] for probability, _ in self.answers(look, device)]
         return torch.stack(found).mean(0).numpy()
 
-    def maps(
-        self, sample: Mapping[str, Any], device: torch.device | str = "cpu"
-    ) -> dict[str, Float16[Tensor, "w i j k"] | Float32[Tensor, "1 i j k"]]:
+    def maps(self, sample: Mapping[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
         """Predict a whole sample, frame by frame.
 
         Args:
@@ -101,13 +99,15 @@ class LiverStudent:
             device: where the networks run.
 
         Returns:
-            `student_features` (not standardised) and `student_probability`, in memory when small, else in temporary
-            files; both 0 in frames without a sector, the probability also outside the region.
+            `student_features` (float16 `w i j k`, not standardised) and `student_probability` (float32 `1 i j k`), in
+            memory when small, else in temporary files; both 0 in frames without a sector, the probability also outside
+            the region. `student_alarms`: for each frame why it seems to show no liver, or None.
         """
         image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
         side = image.shape[0]
         features = torch.from_numpy(scratch_array((len(self.mean), *image.shape), np.float16))
         probability = torch.from_numpy(scratch_array((1, *image.shape)))
+        alarms: list[str | None] = [None] * image.shape[2]
         for k in np.flatnonzero(region.any((0, 1))):
             look = look_at(image[..., k], region[..., k], self.trunk if self.cells is not None else None, device)
             answers = self.answers(look, device)
@@ -115,7 +115,8 @@ class LiverStudent:
             final = torch.from_numpy(np.asarray(final_answer(found.numpy(), look.cues, look.edges), np.float32))
             probability[0, ..., k] = resized(final[None, None], side)[0, 0] * torch.from_numpy(region[..., k])
             features[..., k] = torch.cat([resized(values[None], side)[0] for _, values in answers])
-        return {"student_features": features, "student_probability": probability}
+            alarms[k] = why_no_liver(teach_from_cues(look.cues, look.edges, look.context), look.context)
+        return {"student_features": features, "student_probability": probability, "student_alarms": alarms}
 
     def features_of_box(self, sample: Mapping[str, Any], box: Box) -> Float[Tensor, "d i j k"]:
         """Standardised features and the lift in one box of a sample to which `maps` was added.
