@@ -55,11 +55,13 @@ class Run:
     cluster_steps: tuple[str, ...] = ("reconstruct.refine=[]",)
 
 
+RAW = ("naming.rules=liver_ultrasound_cues", "reconstruct.method=stego", "patches.magnification=2")
+"""Overrides for features that are not the student's: twice as large, as their strides need."""
 RUNS = (
-    Run("bank", "image bank", "liver_ultrasound_bare", ("features.backbone=image_bank",)),
-    Run("network", "network features", "liver_ultrasound", (f"features.backbone={NETWORK}",)),
+    Run("bank", "image bank", "liver_ultrasound_bare", (*RAW, "features.backbone=image_bank")),
+    Run("network", "network features", "liver_ultrasound", (*RAW, f"features.backbone={NETWORK}")),
     Run("student", "student's features", "liver_ultrasound", direct=("teacher", "student"), teaches=True),
-    Run("bare", "features of the student without weights", "liver_ultrasound_bare", direct=("student",), teaches=True),
+    Run("bare", "", "liver_ultrasound_bare", direct=("student",), clusterings=(), teaches=True),
 )
 """In the order of the table; rows of clusterings carry the name of their features."""
 PICTURE_RUNS = (
@@ -93,9 +95,9 @@ def trained(plan: Plan, run: Run, seed: int) -> Path:
     """The run's folder, trained to the end; one that was interrupted goes on."""
     folder = plan.work / "runs" / run.name / str(seed) / "run"
     trial = (*TRIAL, *(TRIAL_STUDENT if run.teaches else ())) if plan.trial else ()
-    train_run(
-        run.config, plan.folder("learn"), folder, overrides=[*run.overrides, f"run.seed={seed}", *trial], labels=False
-    )
+    store = plan.work / "store" / run.name  # prepared frames are the same for all seeds
+    overrides = [*run.overrides, f"run.seed={seed}", f"features.store={store}", *trial]
+    train_run(run.config, plan.folder("learn"), folder, overrides=overrides, labels=False)
     return folder
 
 

@@ -20,6 +20,7 @@ MEASUREMENTS = {
     "salience": "vesselness q of the flux rule, in units of the volume's own scale",
     "tubularity": "oriented flux over contrast",
     "depth": "distance from the rim of the region, mm",
+    "answer": "probability that the student gives, 0 to 1",
     "sector_depth": "depth in the sector, from the probe (0) to the far end (1)",
     "height": "position from the lowest (0) to the highest (1) slice of the region",
 }

@@ -1,9 +1,9 @@
 """This file prepares ultrasound frames, cines and volumes made of them: their sectors, cleaned, on the sector grid.
 
 The words are those of `prepare/chain.py`, whose `prepare_case` runs this chain and whose `invert` brings predictions
-back, and of `prepare/sector.py`. A *cine* is a picture with several frames, all seen by the same sector; each slice of
-a *volume* has its own, and is turned so that the front of the patient, where the probe was, lies above. A sample has no
-tubularity, and differs in:
+back, and of `prepare/sector.py`. A *cine* is a picture with several frames, all seen by the same sector; so are the
+slices of a *volume* where they fill one together, else each has its own. Those are turned so that the front of the
+patient, where the probe was, lies above. A sample has no tubularity, and differs in:
 
     image       float32 [1, v, u, k]  grey display values from 0 to 1 on the sector grid, overlays filled in
     region      uint8   [1, v, u, k]  where the sector lies in the picture, and in the given mask
@@ -25,7 +25,8 @@ from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from monai.data import MetaTensor
 from monai.transforms import Compose, DeleteItemsd, MapTransform, Orientation, Transform
 from monai.utils import TraceKeys
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, median_filter
+from skimage.morphology import convex_hull_image
 from skimage.restoration import denoise_tv_chambolle
 
 from medseg.errors import MedsegError
@@ -61,6 +62,12 @@ LEAST_MASK = 0.02
 """Share of a slice that the given mask or tissue fills where a sector is looked for."""
 BORROWED_OVERLAP = 0.5
 """Overlap of a neighbour's sector with a slice's mask from which on it is taken where none was found."""
+ONE_FAN = 0.9
+"""Overlap (intersection over union) of a sector with all that a volume's slices show from which on it is theirs."""
+FULLEST_SLICE = 0.8
+"""Share of that sector which some slice fills: slices that each fill less were turned against each other."""
+SPECK_PIXELS = 5
+"""Window that takes specks away from what a slice shows."""
 MISSING_SHARE = 0.1
 """Share of a fan beyond the picture's border from which on it is said."""
 DESPECKLE_WEIGHT = 0.06
@@ -191,11 +198,15 @@ class SectorGrid(Transform):
         is_cine = is_picture(data["case"].image)
         frames: Cine | Slices = data["image"] if is_cine else Slices(data["image"])
         masks = _masks(data["mask"]) if "mask" in data else None
-        choose = _sector_of_cine(frames) if isinstance(frames, Cine) else _sector_of_slice(frames, masks)
+        if isinstance(frames, Cine):
+            seen, choose = masks, _sector_of_cine(frames)
+        else:
+            seen = masks or [_hull_of_tissue(picture) for picture in frames]
+            choose = _sector_of_slice(frames, seen, is_given=masks is not None)
         sectors, values, regions, shares = [], [], [], []
         for k, picture in enumerate(frames):
             sector = choose(k, picture)
-            cells = frame_region(frames.shape, sector, None if masks is None else masks[k])
+            cells = frame_region(frames.shape, sector, None if seen is None else seen[k])
             shown = np.zeros((POLAR, POLAR), np.float32)
             if sector is not None:
                 grey, share = _without_overlays(picture, sector, fill=self.fill and is_cine)
@@ -261,14 +272,20 @@ def _sector_of_cine(cine: Cine) -> Callable[[int, Float[np.ndarray, "h w *c"]], 
 
 
 def _sector_of_slice(
-    slices: Slices, masks: Sequence[Bool[np.ndarray, "h w"]] | None
+    slices: Slices, tissue: Sequence[Bool[np.ndarray, "h w"]], *, is_given: bool
 ) -> Callable[[int, Float[np.ndarray, "h w"]], Sector | None]:
-    """Gives each slice its own; where none was found in tissue, that of the nearest slice which fits the tissue."""
-    tissue = masks or [picture > DARKEST_TISSUE for picture in slices]
+    """Gives all slices one sector where together they fill one, else each its own; none to slices without tissue.
+
+    Slices of a sweep that was tilted see parts of the fan. In one sector for all, depth still means depth in them.
+    Where none was found in a slice's tissue, it gets that of the nearest slice which fits the tissue.
+    """
+    together = _sector_of_all(slices, tissue, is_given=is_given)
+    if together is not None:
+        return lambda k, picture: together if tissue[k].mean() >= LEAST_MASK else None
     found: list[Sector | None] = []
     for picture, mask in zip(slices, tissue, strict=True):
         enough = mask.mean() >= LEAST_MASK
-        found.append(find_sector(picture, None if masks is None else mask) if enough else None)
+        found.append(find_sector(picture, mask if is_given else None) if enough else None)
     known = [(k, sector) for k, sector in enumerate(found) if sector is not None]
     sectors = list(found)
     for k, mask in enumerate(tissue):
@@ -278,6 +295,23 @@ def _sector_of_slice(
             if (seen & mask).sum() > BORROWED_OVERLAP * (seen | mask).sum():
                 sectors[k] = nearest
     return lambda k, picture: sectors[k]
+
+
+def _hull_of_tissue(picture: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """What a slice of a sweep has seen, shadows included: the rest of its sector lies in other slices."""
+    tissue = median_filter(picture, SPECK_PIXELS) > DARKEST_TISSUE
+    return np.asarray(convex_hull_image(tissue), bool) if tissue.any() else tissue
+
+
+def _sector_of_all(slices: Slices, tissue: Sequence[Bool[np.ndarray, "h w"]], *, is_given: bool) -> Sector | None:
+    """The sector that slices fill together; None where they were turned against each other or show no fan."""
+    seen = np.any(tissue, axis=0)
+    together = find_sector(np.max(list(slices), axis=0), seen if is_given else None)
+    if together is None:
+        return None
+    fan = together.mask(seen.shape)
+    is_theirs = (fan & seen).sum() >= ONE_FAN * (fan | seen).sum()
+    return together if is_theirs and max((fan & part).sum() for part in tissue) >= FULLEST_SLICE * fan.sum() else None
 
 
 def _without_overlays(

@@ -74,8 +74,8 @@ def _carve(
 def likeliest(
     shares: Float[np.ndarray, "c1 h w n"],
     values: Sequence[int],
-    bring_back: Callable[[Float[np.ndarray, "1 h w n"]], Float[np.ndarray, "1 h0 w0 n"]] = lambda share: share,
-) -> UInt8[np.ndarray, "h0 w0 n"]:
+    bring_back: Callable[[Float[np.ndarray, "1 h w n"]], Float[np.ndarray, "1 h0 w0 n0"]] = lambda share: share,
+) -> UInt8[np.ndarray, "h0 w0 n0"]:
     """Label every pixel with its likeliest class.
 
     Args:

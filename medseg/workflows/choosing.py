@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.config import Config
+import torch
+
 from medseg.errors import MedsegError
 from medseg.files import hash_file, read_record, write_json
 from medseg.naming.classes import class_entry
 from medseg.patches.datasets import PatchDataset
 from medseg.progress import track
 from medseg.records import read_state
-from medseg.runs import open_run
+from medseg.runs import RunRecord, open_run
 from medseg.stego.choice import DEFAULT_SIGNAL, SIGNALS, fit_codes, measure_candidate
 from medseg.stego.clustering import PointSample, sample_points
 from medseg.stego.health import measure_codes
@@ -30,8 +31,10 @@ from medseg.stego.model import ClusterModel, nearness
 from medseg.stego.settings import StegoSettings
 from medseg.stego.step import build_parts
 from medseg.stego.training import StegoRun
+from medseg.workflows import parts
 from medseg.workflows.run_patches import kept_patches
-from medseg.workflows.training import name_methods, stego_settings
+from medseg.workflows.students import needs_student, trained_student
+from medseg.workflows.training import measure_points, name_methods, stego_settings
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def choose_checkpoint(
         lines += [*table(found, best), f"chosen{of_voter} by {signal}: step {best.step}, {best.clusters} clusters"]
         answer = {"signal": signal, "chosen": best.as_dict(), "candidates": [each.as_dict() for each in found]}
         if write:
-            _make_method(best, points, dataset, voter, record.config, answer)
+            _make_method(best, points, dataset, voter, record, answer)
         first = first or answer
     if not write:
         lines.append(f"{run} stays as it is")
@@ -199,7 +202,7 @@ def _make_method(
     points: PointSample,
     dataset: PatchDataset,
     voter: Path,
-    config: Config,
+    record: RunRecord,
     answer: Mapping[str, Any],
 ) -> None:
     """Put the candidate in the place of the voter's method `stego`, and name its clusters as a training does."""
@@ -220,5 +223,10 @@ def _make_method(
         linear=None,
     )
     best.model.save(folder)
-    name_methods(fitted, dataset, voter, config, facts, meaning)
+    device = torch.device("cpu")
+    student = trained_student(record.student, record.config, device) if needs_student(record.config) else None
+    backbones = parts.load_backbones(record.config.features, device, student=student) if student else []
+    name_methods(
+        fitted, dataset, voter, record.config, facts, measure_points(points, record.config, backbones), meaning
+    )
     write_json(folder / "choice.json", {**answer, "weights": hash_file(folder / "weights.safetensors")})

@@ -11,22 +11,27 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from medseg.files import read_json, require_folder
+from medseg.phantoms.liver_files import write_liver_phantoms
 from medseg.phantoms.vessels import write_phantoms
 from medseg.prepare.chain import voxel_spacing
 from medseg.review.plots import DemoRow, demo_picture
 from medseg.scans.readers import read_image, read_labels
+from medseg.workflows.scoring import score_results
+from medseg.workflows.segmentation import segment_scans
 from medseg.workflows.whole import run_all
 
 _log = logging.getLogger(__name__)
 _CASES, _SEED, _SHAPE = 4, 7, (128, 128, 96)
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))
+_FRAMES, _FRAME_SEED = 16, 11
+_QUICK = ("student.steps=120", "run.checkpoint_every=120")
 
 
 def run_demo(out: Path) -> dict[str, Any]:
-    """Make four vessel phantoms, train on three without labels, write and score masks of all four.
+    """Make four vessel phantoms, train on three without labels, write and score masks of all four; then livers.
 
     Args:
-        out: folder for phantoms, run and results.
+        out: folder for phantoms, run and results; `out/liver` has the frames of livers.
 
     Returns:
         `lines` that say where to look.
@@ -39,8 +44,11 @@ def run_demo(out: Path) -> dict[str, Any]:
     answer = run_all("demo", scans, out, region="brain", overrides=("run.held_out=0.25",))
     picture = out / "plots" / "demo.png"
     demo_picture(_rows(out, scans), picture)
+    livers = _livers(out / "liver")
     lines = [
         *answer["lines"],
+        "",
+        *livers["lines"],
         "",
         "A score on phantoms checks the pipeline; it is no forecast for patients. Research use only.",
         "Look at:",
@@ -49,8 +57,19 @@ def run_demo(out: Path) -> dict[str, Any]:
         f"  {out}/*_seg.nii.gz  masks on the scans' own grids",
         f"  {out / 'scores.csv'}  every score, beside the baselines",
         f"  {out / 'run' / 'run.yaml'}  what was run",
+        f"  {out / 'liver'}/*_overlay.png  livers in simulated ultrasound frames",
     ]
-    return {"lines": lines, "failed": answer["failed"]}
+    return {"lines": lines, "failed": {**answer["failed"], **livers["failed"]}}
+
+
+def _livers(out: Path) -> dict[str, Any]:
+    """Frames of livers: a student that needs no weights learns from them, without labels, and its masks are scored."""
+    frames = out / "frames"
+    _log.info("making %d ultrasound frames of livers", _FRAMES)
+    write_liver_phantoms(frames, cases=_FRAMES, seed=_FRAME_SEED, size="small")
+    made = segment_scans([frames / "imgs"], out, config="liver_ultrasound_bare", overrides=_QUICK)
+    scored = score_results(out, frames / "labels")
+    return {"lines": [*made["lines"], *scored["lines"]], "failed": {**made["failed"], **scored["failed"]}}
 
 
 def _rows(out: Path, scans: Path) -> list[DemoRow]:

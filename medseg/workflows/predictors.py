@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from medseg.config import SEEN, Config
 from medseg.errors import MedsegError
-from medseg.features.teachers.liver import teach_frame, why_no_liver
+from medseg.features.student.liver.student import LiverStudent
+from medseg.features.teachers.liver import frame_cues, teach_from_cues, why_no_liver
 from medseg.files import hash_content
 from medseg.naming.classes import Naming, read_classes
 from medseg.naming.rulebook import load_rules
@@ -81,7 +82,11 @@ class Predictor:
 
     def predict(self, sample: Mapping[str, Any], config: Config, device: torch.device) -> Predicted:
         """What each method says of a prepared scan; slices with an alarm get no class."""
-        sample = dict(sample) | (self.student.maps(sample, device) if self.student else {})
+        sample = dict(sample)
+        if isinstance(self.student, LiverStudent):
+            sample |= self.student.maps(sample, device, with_features=bool(self.fitted))
+        elif self.student is not None:
+            sample |= self.student.maps(sample, device)
         values = self.values
         fitted: Mapping[str, Prediction] = {}
         if self.fitted and config.reconstruct.windows == "whole":
@@ -149,7 +154,8 @@ def _alarms(sample: Mapping[str, Any], modality: str) -> dict[int, str]:
         shown = np.flatnonzero(region.any((0, 1)))
         said = [None] * image.shape[2]
         for k in shown:
-            said[k] = why_no_liver(teach_frame(image[..., k], region[..., k], None))
+            cues = frame_cues(image[..., k], region[..., k])
+            said[k] = why_no_liver(teach_from_cues(cues, None), cues.region)
     return {k: reason for k, reason in enumerate(said) if reason is not None}
 
 

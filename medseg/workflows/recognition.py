@@ -55,17 +55,18 @@ def config_for(cases: Sequence[Case], modality: str | None) -> str:
 def _require_sectors(pictures: Sequence[Case]) -> None:
     """Check that most pictures, of a few that are spread over all, show the sector of an ultrasound probe."""
     spread = np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int))
-    found = [_has_sector(pictures[n]) for n in spread]
+    found, unreadable = list[bool](), list[MedsegError]()
+    for case in (pictures[n] for n in spread):
+        try:
+            frame = next(iterate_frames(case.image, frame=case.frame))
+        except MedsegError as error:  # in its turn, its own line will say so
+            unreadable.append(error)
+        else:
+            found.append(find_sector(frame.mean(axis=2)) is not None)
+    if not found:
+        raise unreadable[0]
     if sum(found) * 2 <= len(found):
         raise MedsegError(
             f"pictures to segment without training must be ultrasound, got {len(found) - sum(found)} of {len(found)} "
             "without a sector; say --modality liver_ultrasound if they are, else train with `medseg run pictures`"
         )
-
-
-def _has_sector(case: Case) -> bool:
-    try:
-        frame = next(iterate_frames(case.image, frame=case.frame))
-    except (MedsegError, StopIteration):  # its own line will say what is wrong with it
-        return False
-    return find_sector(frame.mean(axis=2)) is not None

@@ -176,6 +176,8 @@ class CaseWriter:
         _log.info("method %s, classes named by %s", predictor.main, named.named_by)
         for reason in named.reasons:
             _log.info("  %s", reason)
+        if self._is_ultrasound:
+            _log.info("  the liver is sought where it usually lies: mirrored frames and other organs may get one too")
 
     def request(self, case: Case) -> str:
         """Hash of everything that decides this case's masks."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from medseg.config import SEEN
 from medseg.errors import MedsegError
 from medseg.files import hash_file, read_json, read_record, require_folder
 from medseg.naming.classes import ClassEntry, read_classes
@@ -188,7 +189,10 @@ def _score_case(
             for structure, values in scores.items()
         ]
 
-    image = None if picture else _image_of(manifest, images)
+    of_vessels = (
+        manifest["facts"].get("modality") not in SEEN
+    )  # the rules that everybody can have for free find vessels
+    image = _image_of(manifest, images) if of_vessels and not picture else None
     if image is not None:
         for name, baseline in BASELINES.items():
             yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name, "none", None)

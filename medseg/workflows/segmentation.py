@@ -121,9 +121,10 @@ def _method_for(method: str | None, adapt: bool, config: Config, cases: Sequence
         return direct[-1]
     if config.student.start == "scratch" and not adapt and (frames := _frames(cases)) < LEAST_FRAMES:
         _log.warning(
-            "%d frames are too few to train a student on (%d), so the rule that would teach it answers alone; "
+            "%d %s too few to train a student on (%d), so the rule that would teach it answers alone; "
             "--method student trains one all the same, student.start takes one that was trained before",
             frames,
+            "frame is" if frames == 1 else "frames are",
             LEAST_FRAMES,
         )
         return direct[-1]

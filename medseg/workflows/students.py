@@ -62,7 +62,7 @@ def student_of_run(
         The student, and for each scan that could not be used why.
 
     Raises:
-        MedsegError: no scan can be used, or `student.start` is no student.
+        MedsegError: no scan can be used, `student.start` is no student, or the folder holds one of other scans.
     """
     kind = _kind_of(config, fabric.device)
     start = kind.starting()
@@ -76,8 +76,14 @@ def student_of_run(
     asked = hash_content(
         [config.student.model_dump(), start.fingerprint if start else None, keys, config.run.seed, config.run.precision]
     )
-    if (folder / CARD).is_file() and (trained := kind.load(folder)).card.get("asked") == asked:
-        return trained, {}
+    if (folder / CARD).is_file():
+        trained = kind.load(folder)
+        if trained.card.get("asked") == asked:
+            return trained, {}
+        raise MedsegError(
+            f"{folder} must hold a student of these scans and settings, got one of others; choose another -o to train "
+            f"on these, or use that student for them: --set student.start={folder}"
+        )
     stored, failed = _store_examples(kind, cases, keys, store, config, fabric)
     examples = [example for example in stored if kind.teaches(example)]
     if not examples and start is not None:
@@ -123,7 +129,6 @@ def earlier_rounds(folder: Path) -> tuple[VesselStudent, ...]:
     return tuple(load_student(path) for path in rounds[:-1] if format_of(path) == FORMAT)
 
 
-@runtime_checkable
 @runtime_checkable
 class _Kind(Protocol):
     """What the students of one modality have of their own."""

@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from medseg.config import SEEN, Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.store import StoredPatches, extract_case, store_key
+from medseg.features.student.liver.student import LiverStudent
 from medseg.files import CannotWriteError, hash_content, require_folder, why_not_written
 from medseg.naming.classes import ClassEntry, Naming, colour_of, write_classes
 from medseg.patches.datasets import PatchDataset
@@ -30,6 +31,7 @@ from medseg.reconstruction.refine import require_steps
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import Case, Listing, split_by_patient
 from medseg.scans.folders import find_cases
+from medseg.stego.clustering import PointSample
 from medseg.stego.published import initial_weights
 from medseg.stego.settings import StegoSettings, settings_from_preset
 from medseg.stego.training import StegoRun, train
@@ -136,7 +138,9 @@ def train_run(
             ) from error
         if fabric.is_global_zero:
             meaning = meaning_of(scheme_of(resolved.naming, listing.scheme))
-            name_methods(found, dataset, folder, resolved, parts.feature_facts(backbones, geometry), meaning)
+            measured = measure_points(found.points, resolved, backbones)
+            facts = parts.feature_facts(backbones, geometry)
+            name_methods(found, dataset, folder, resolved, facts, measured, meaning)
         voters.append(found)
     fabric.barrier()
     found = voters[0]
@@ -277,19 +281,30 @@ def _label_patches(
     return found, failed
 
 
+def measure_points(points: PointSample, config: Config, backbones: Sequence[Any]) -> dict[str, np.ndarray]:
+    """What naming rules may ask for, at the points that clusters were fitted on; see `medseg.naming.cards`."""
+    measurements = {"brightness": points.image, "salience": points.salience}
+    if config.prepare.modality == "liver_ultrasound":  # a slice of the sector grid is one patch
+        measurements["sector_depth"] = (points.cell[:, 0] + 0.5) / points.grid[0]
+    first = 0
+    for backbone in backbones:
+        if isinstance(backbone, LiverStudent):
+            measurements["answer"] = backbone.answer_at(points.features[:, first : first + backbone.dim]).numpy()
+        first += backbone.dim
+    return measurements
+
+
 def name_methods(
     found: StegoRun,
     dataset: PatchDataset,
     voter: Path,
     config: Config,
     facts: Mapping[str, Any],
+    measurements: Mapping[str, np.ndarray],
     classes: Sequence[ClassEntry],
 ) -> None:
     """Measure the clusters of every method of a voter, name them, and say why."""
     points = found.points
-    measurements = {"brightness": points.image, "salience": points.salience}
-    if config.prepare.modality == "liver_ultrasound":  # a slice of the sector grid is one patch
-        measurements["sector_depth"] = (points.cell[:, 0] + 0.5) / points.grid[0]
     uniform = ~points.salient
     labels = _labels_at(found, dataset)
     for name, method in found.methods.items():

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer, Shaped, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
+from monai.data import MetaTensor
+from monai.transforms import Orientation
 
 from medseg.prepare.chain import invert, voxel_spacing
 from medseg.prepare.vesselness import scratch_array
 from medseg.reconstruction.pictures import likeliest
 from medseg.reconstruction.refine import Volume, refine
 from medseg.review.plots import mip_picture, overlay_picture
+from medseg.scans.readers import read_grid
 from medseg.scoring.areas import count_pixels
 from medseg.workflows import parts
 from medseg.workflows.frames import Answers, between_frames
@@ -24,6 +27,19 @@ Steps = Sequence[tuple[str, Mapping[str, float]]]
 
 FLUX_STEPS: Steps = (("region", {}),)
 """The flux rule's own probability is above one half just inside its mask."""
+
+LEAST_SAID = 1e-3
+"""Weight of what neighbouring slices say, below which they say nothing."""
+_RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+class _Shown(NamedTuple):
+    """What is drawn, in RAS."""
+
+    image: Float[np.ndarray, "i j k"]
+    labels: UInt8[np.ndarray, "i j k"]
+    region: Bool[np.ndarray, "i j k"]
+    spacing: tuple[float, float, float]
 
 
 def write_volume(
@@ -51,10 +67,11 @@ def write_volume(
             found, stored = _labels(probabilities, answers.values, sample, steps)
         files += target.labels("seg" if name == answers.main else f"comparison/{name}", stored)
         if name == answers.main:
-            kept, voxels = found, count_pixels(stored, counted)
+            kept, main, voxels = found, stored, count_pixels(stored, counted)
     uncertain = answers.agreement.uncertainty(kept, answers.values)
     files += _write_maps(target, sample, answers.probabilities[answers.main], uncertain)
-    return files + _write_pictures(target, kept, sample), voxels
+    seen = _shown_upright(target, main, sample) if "sectors" in sample["facts"] else _shown(kept, sample)
+    return files + _write_pictures(target, seen), voxels
 
 
 def _labels(
@@ -69,10 +86,20 @@ def _picture_labels(
     classes: Float[np.ndarray, "c i j k"], answers: Answers, sample: Mapping[str, Any]
 ) -> tuple[UInt8[np.ndarray, "i j k"], UInt8[np.ndarray, "i0 j0 k0"]]:
     """The same where slices are pictures."""
-    shares = answers.shares(between_frames(classes, answers.steps), sample)
-    full = likeliest(shares, answers.values, lambda share: _stored(share, sample, nearest=False))
     region = np.asarray(sample["region"]).astype(np.uint8)
+    shares = answers.shares(_between_slices(classes, region, answers.steps), sample)
+    full = likeliest(shares, answers.values, lambda share: _stored(share, sample, nearest=False))
     return likeliest(shares, answers.values) * region[0], full * _stored(region, sample, nearest=True)[0]
+
+
+def _between_slices(
+    classes: Float[np.ndarray, "c i j k"], region: UInt8[np.ndarray, "1 i j k"], steps: Steps
+) -> Float[np.ndarray, "c i j k"]:
+    """What neighbouring slices say of each other; beyond its region, and where it was emptied, a slice says nothing."""
+    if not any(name == "frames" for name, _ in steps):
+        return classes
+    said = region * classes.any((0, 1, 2)).astype(np.float32)
+    return between_frames(classes * said, steps) / np.maximum(between_frames(said, steps), LEAST_SAID)
 
 
 def _refined(
@@ -105,13 +132,42 @@ def _write_maps(
     return written + target.labels("region", _stored(region[None].view(np.uint8), sample, nearest=True)[0])
 
 
-def _write_pictures(target: CaseFiles, labels: UInt8[np.ndarray, "i j k"], sample: Mapping[str, Any]) -> list[Path]:
+def _write_pictures(target: CaseFiles, seen: _Shown) -> list[Path]:
     mip, overlay = (target.out / "plots" / f"{target.case_id}_{kind}.png" for kind in ("mip", "overlay"))
-    image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
-    spacing = voxel_spacing(sample["image"])
+    labels = np.where(np.isin(seen.labels, list(target.backdrop)), 0, seen.labels)
     for draw, path in ((mip_picture, mip), (overlay_picture, overlay)):
-        draw(image, labels, spacing, path, title=target.case_id, region=region, colours=target.colours)
+        draw(
+            seen.image,
+            labels,
+            seen.spacing,
+            path,
+            title=target.case_id,
+            region=seen.region,
+            colours=target.colours,
+        )
     return [mip, overlay]
+
+
+def _shown(labels: UInt8[np.ndarray, "i j k"], sample: Mapping[str, Any]) -> _Shown:
+    """The prepared grid, where that is one of voxels in RAS."""
+    image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
+    return _Shown(image, labels, region, voxel_spacing(sample["image"]))
+
+
+def _shown_upright(target: CaseFiles, labels: UInt8[np.ndarray, "i0 j0 k0"], sample: Mapping[str, Any]) -> _Shown:
+    """The stored grid turned to RAS: slices of a sector grid fit neither each other nor any axis of the body."""
+    image = _stored(np.asarray(sample["image"]), sample, nearest=False)
+    region = _stored(np.asarray(sample["region"]).astype(np.uint8), sample, nearest=True)
+    turned = [_in_ras(values, target.source) for values in (image, labels[None], region)]
+    grey, classes, inside = (values[0].numpy() for values in turned)
+    return _Shown(grey, classes, inside > 0, voxel_spacing(turned[0]))
+
+
+def _in_ras(values: Shaped[np.ndarray, "1 i0 j0 k0"], source: Path) -> MetaTensor:
+    affine = torch.from_numpy(read_grid(source).affine)
+    turned = Orientation("RAS", labels=_RAS_LABELS)(MetaTensor(torch.from_numpy(values), affine=affine))
+    assert isinstance(turned, MetaTensor)
+    return turned
 
 
 def _stored(

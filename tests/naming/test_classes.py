@@ -36,6 +36,23 @@ def test_the_file_follows_the_schema(tmp_path: Path) -> None:
     }
 
 
+def test_what_remains_and_what_lies_inside_come_back_and_stand_in_the_file_where_they_are_so(tmp_path: Path) -> None:
+    path = tmp_path / "classes.yaml"
+    classes = (
+        ClassEntry(2, "liver", "#e69f00", (0,)),
+        ClassEntry(3, "mass", "#d55e00", inside="liver"),
+        ClassEntry(1, "sector tissue", "#56b4e9", background=True),
+    )
+    write_classes(path, Naming(classes, "rules"))
+    read = read_classes(path)
+    assert read.classes == classes
+    assert read.empty_classes == ("sector tissue",)  # a mass needs no cluster
+    liver, mass, tissue = yaml.safe_load(path.read_text(encoding="utf-8"))["classes"]
+    assert not {"background", "inside"} & liver.keys()
+    assert mass["inside"] == "liver" and "background" not in mass
+    assert tissue["background"] is True and "inside" not in tissue
+
+
 def test_no_class_at_all_can_be_written(tmp_path: Path) -> None:
     write_classes(tmp_path / "classes.yaml", Naming((), "hand"))
     assert read_classes(tmp_path / "classes.yaml").classes == ()
@@ -67,6 +84,8 @@ def test_the_lookup_table_names_every_voxel_and_refuses_foreign_clusters() -> No
         (f"classes:\n  - {LINE.replace('[3]', '[true]')}\n", "list of whole numbers"),
         (f"classes:\n  - {LINE.replace('1,', '256,', 1)}\n", "1..255, got 256"),
         (f"classes:\n  - {LINE.replace('#e6194b', 'red')}\n", "colour of class 1"),
+        (f"classes:\n  - {LINE[:-1]}, background: 1}}\n", "background of class 1"),
+        (f"classes:\n  - {LINE[:-1]}, inside: 2}}\n", "must be the name of a class, got 2"),
         ("classes:\n  - {value: 1, clusters: [3]}\n", "must have the key 'name'"),
         (f"classes: {LINE}\n", "must be a list"),
         ("[1, 2\n", "readable YAML"),

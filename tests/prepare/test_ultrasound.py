@@ -8,14 +8,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 from prepare.fans import FAN, SHAPE, overlap, painted
 
 from medseg.errors import MedsegError
 from medseg.prepare.chain import invert, prepare_case
 from medseg.prepare.frames import one_frame
+from medseg.prepare.liver_cues import liver_by_cues
 from medseg.prepare.sector import Sector, find_sector, to_sector
-from medseg.prepare.ultrasound import cleaned_frame, frame_region, prepare_frame, ultrasound_transforms
+from medseg.prepare.ultrasound import (
+    LiverSalience,
+    cleaned_frame,
+    frame_region,
+    prepare_frame,
+    ultrasound_transforms,
+    upright_slices,
+)
 from medseg.scans.cases import Case
 
 
@@ -92,8 +101,26 @@ def test_a_cine_has_one_sector_and_its_empty_frames_none(tmp_path: Path) -> None
         )
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_slices_that_see_parts_of_one_fan_share_its_sector(masked: bool, tmp_path: Path) -> None:
+    v, _ = FAN.coordinates(SHAPE)
+    seen = [FAN.mask(SHAPE) & part for part in (v > 0.6, v > 0.3, v > 0, v < 0.5)]
+    slices = [np.where(part, painted(seed=n), 0) for n, part in enumerate(seen)]
+    affine = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    for name, values in (("a", np.stack(slices, -1) * 200), ("a_mask", np.stack(seen, -1))):
+        nib.save(nib.Nifti1Image(values.astype(np.uint8), affine), tmp_path / f"{name}.nii.gz")
+    case = Case("a", tmp_path / "a.nii.gz", "p", mask=tmp_path / "a_mask.nii.gz" if masked else None)
+    sample = prepare_case(case, ultrasound_transforms())
+    sectors = sample["facts"]["sectors"]
+    assert sectors == [sectors[0]] * 4
+    assert overlap(_sector(sectors[0]), FAN) > 0.93
+    region = sample["region"][0].numpy()
+    assert region.mean((0, 1)) == pytest.approx([0.4, 0.7, 1, 0.5], abs=0.1)
+    assert not region[:60, 70:90, 0].any() and not region[100:, :, 3].any()
+
+
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "PLS", "SAR"])
-def test_slices_of_a_volume_have_their_own_sectors_whatever_their_orientation(tmp_path: Path, axes: str) -> None:
+def test_slices_that_were_turned_have_their_own_sectors_whatever_their_orientation(tmp_path: Path, axes: str) -> None:
     leaning = [Sector(-60.0, 160.0, 90.0, 280.0, -0.5 + 0.1 * n, 0.5 + 0.1 * n) for n in range(4)]
     slices = [painted(sector, seed=n) for n, sector in enumerate(leaning)] + [np.zeros(SHAPE, np.float32)]
     masks = [sector.mask(SHAPE) for sector in leaning] + [np.zeros(SHAPE, bool)]
@@ -180,3 +207,34 @@ def test_the_region_is_the_picture_and_the_mask() -> None:
     left[:, :160] = True
     np.testing.assert_array_equal(frame_region(SHAPE, FAN, left)[80], np.arange(160) < 80)
     assert find_sector(painted()) is not None
+
+
+def test_salience_is_the_rules_probability_inside_and_minus_one_outside(tmp_path: Path) -> None:
+    case = _cine(tmp_path / "a.tif", [painted(), np.zeros(SHAPE, np.float32), painted(seed=1)])
+    sample = prepare_case(case, ultrasound_transforms())
+    image, region, salience = (np.asarray(sample[name][0]) for name in ("image", "region", "salience"))
+    assert (salience[region == 0] == -1).all()
+    assert (salience[..., 1] == -1).all()
+    for k in (0, 2):
+        expected = liver_by_cues(image[..., k], region[..., k] > 0)
+        np.testing.assert_array_equal(salience[..., k][region[..., k] > 0], expected[region[..., k] > 0])
+    assert salience[80, 60, 0] > 0.8 > 0.2 > salience[4, 80, 0] >= 0
+    nowhere = {"image": sample["image"], "region": MetaTensor(torch.zeros_like(sample["region"].as_tensor()))}
+    assert (LiverSalience()(nowhere)["salience"].numpy() == -1).all()
+
+
+@pytest.mark.parametrize("axes", ["PLS", "RAS", "LPS", "SAR", "ILA"])
+def test_upright_slices_have_the_front_above_and_the_right_at_the_left(axes: str) -> None:
+    shape = (4, 5, 6)  # of the scan as it lies in RAS
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")).astype(np.float32)
+    ras = nib.Nifti1Image(np.moveaxis(places, 0, -1), np.eye(4))
+    to = nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt(axes))
+    turned = ras.as_reoriented(to)
+    scan = MetaTensor(
+        torch.from_numpy(np.moveaxis(np.asarray(turned.dataobj), -1, 0).copy()), affine=torch.from_numpy(turned.affine)
+    )
+    x, y, z = upright_slices(scan).numpy()
+    assert x.shape == (5, 4, 6)
+    assert y[:, 0, 0].tolist() == [4, 3, 2, 1, 0]  # rows: from the front to the back
+    assert x[0, :, 0].tolist() == [3, 2, 1, 0]  # columns: from the patient's right to the left
+    assert z[0, 0].tolist() == [0, 1, 2, 3, 4, 5]

@@ -222,7 +222,9 @@ def leaning(cues: Cues, edges: Float[np.ndarray, "c 48 48"] | None, constants: L
     return float(((prior - mirrored) * (answer > 0.5)).mean())
 
 
-def why_no_liver(lesson: Lesson, context: Float[np.ndarray, "c 48 48"] | None = None) -> str | None:
+def why_no_liver(
+    lesson: Lesson, region: Bool[np.ndarray, "48 48"], context: Float[np.ndarray, "c 48 48"] | None = None
+) -> str | None:
     """Why a frame seems to show no liver, in words; None where nothing speaks against one.
 
     Black frames, most photographs, noise (with a context) and scattered answers are told. Other organs and mirrored
@@ -230,10 +232,13 @@ def why_no_liver(lesson: Lesson, context: Float[np.ndarray, "c 48 48"] | None = 
 
     Args:
         lesson: of the first round.
+        region: cells that were seen; slices of a tilted sweep see a part of the sector.
         context: of the frame; without it noise is not told.
     """
-    liver = lesson.probability > 0.5
-    area, certain = float(liver.mean()), float(lesson.certain.mean())
+    if not region.any():
+        return "nothing is seen in the sector"
+    liver, rest = region & (lesson.probability > 0.5), region & (lesson.probability <= 0.5)
+    area, certain = float(liver.sum() / region.sum()), float(lesson.certain[region].mean())
     if area < LEAST_AREA:
         return f"hardly anything looks like liver ({area:.0%} of the sector)"
     if area > MOST_AREA:
@@ -243,8 +248,8 @@ def why_no_liver(lesson: Lesson, context: Float[np.ndarray, "c 48 48"] | None = 
     if certain < LEAST_CERTAIN:
         return f"the teacher is certain about little ({certain:.0%} of the sector)"
     if context is not None:
-        like = likeness(context, lesson.probability[None], np.ones(liver.shape, bool))[0]
-        if (margin := float(like[liver].mean() - like[~liver].mean())) > MOST_CONTRAST:
+        like = likeness(context, lesson.probability[None], region)[0]
+        if rest.any() and (margin := float(like[liver].mean() - like[rest].mean())) > MOST_CONTRAST:
             return f"features follow the place in the frame alone, as in noise (contrast {margin:.2f})"
     return None
 

@@ -29,6 +29,7 @@ from medseg.features.teachers.liver import (
 )
 
 EVERYWHERE = np.ones((160, 160), bool)
+ALL_CELLS = np.ones((CELLS, CELLS), bool)
 V, U = np.meshgrid((np.arange(160) + 0.5) / 160, 2 * (np.arange(160) + 0.5) / 160 - 1, indexing="ij")
 BOTTOM = 0.66 - 0.2 * U
 """Depth of the painted liver's lower border: deeper at the left."""
@@ -127,7 +128,7 @@ def test_cues_lie_where_they_should(painted):
 @pytest.mark.parametrize("edges", [None, standard_edges(np.random.default_rng(0).random((3, 24, 24)))])
 def test_a_black_frame_raises_an_alarm(edges):
     lesson = teach_frame(np.zeros((160, 160), np.float32), EVERYWHERE, edges)
-    assert (lesson.probability > 0.5).mean() < 0.25 and why_no_liver(lesson) is not None
+    assert (lesson.probability > 0.5).mean() < 0.25 and why_no_liver(lesson, ALL_CELLS) is not None
 
 
 def test_outside_the_picture_there_is_no_liver(painted):
@@ -256,16 +257,25 @@ def _lesson(area: float = 0.45, certain: float = 0.7, agreement: float = 0.95) -
     ],
 )
 def test_alarms_name_what_is_wrong(lesson, words):
-    assert words in str(why_no_liver(lesson))
+    assert words in str(why_no_liver(lesson, ALL_CELLS))
+
+
+def test_a_frame_that_sees_a_part_of_the_sector_is_judged_by_that_part():
+    half = np.indices((CELLS, CELLS))[1] < CELLS // 2
+    lesson = Lesson(np.where(half & (np.indices(half.shape)[0] < 18), 0.9, 0.1).astype(np.float32), half, 0.95)
+    assert (lesson.probability > 0.5).mean() < 0.2
+    assert why_no_liver(lesson, half) is None
+    assert "hardly anything" in str(why_no_liver(lesson, ALL_CELLS))
+    assert "nothing is seen" in str(why_no_liver(lesson, ~ALL_CELLS))
 
 
 def test_an_ordinary_frame_raises_no_alarm_and_features_of_place_alone_do(painted):
     _, cues, edges = painted
     ordinary = teach_from_cues(cues, edges, edges)
-    assert why_no_liver(ordinary) is None and why_no_liver(_lesson()) is None
+    assert why_no_liver(ordinary, ALL_CELLS) is None and why_no_liver(_lesson(), ALL_CELLS) is None
     liver = ordinary.probability > 0.5
     for cosine, told in ((0.1, True), (0.25, False)):  # of liver and rest, whose contrast is 2 (1 - cosine)
         half = np.arccos(cosine) / 2
         apart = np.stack([np.full(liver.shape, np.cos(half)), np.where(liver, 1, -1) * np.sin(half)])
-        assert ("noise" in str(why_no_liver(ordinary, apart))) == told
-    assert why_no_liver(ordinary, np.random.default_rng(0).standard_normal((20, CELLS, CELLS))) is None
+        assert ("noise" in str(why_no_liver(ordinary, ALL_CELLS, apart))) == told
+    assert why_no_liver(ordinary, ALL_CELLS, np.random.default_rng(0).standard_normal((20, CELLS, CELLS))) is None

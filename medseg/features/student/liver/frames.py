@@ -153,7 +153,9 @@ def store_frames(
         "numbers": numbers.tolist(),
         "agreements": [float(lesson.agreement) for lesson in lessons],
         "leanings": [leaning(look.cues, look.edges) for look in looks],
-        "alarms": [why_no_liver(lesson, look.context) for lesson, look in zip(lessons, looks, strict=True)],
+        "alarms": [
+            why_no_liver(lesson, look.cues.region, look.context) for lesson, look in zip(lessons, looks, strict=True)
+        ],
         "channels": [len(looks[0].maps[stage]) for stage in stages],
     }
     write_json(folder / "frames.json", facts)

@@ -91,12 +91,15 @@ class LiverStudent:
         found = [resized(probability[None, None], CELLS)[0, 0] for probability, _ in self.answers(look, device)]
         return torch.stack(found).mean(0).numpy()
 
-    def maps(self, sample: Mapping[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+    def maps(
+        self, sample: Mapping[str, Any], device: torch.device | str = "cpu", *, with_features: bool = True
+    ) -> dict[str, Any]:
         """Predict a whole sample, frame by frame.
 
         Args:
             sample: `image` and `region` as `1 i j k`.
             device: where the networks run.
+            with_features: False leaves them out, which are by far the most of it.
 
         Returns:
             `student_features` (float16 `w i j k`, not standardised) and `student_probability` (float32 `1 i j k`), in
@@ -105,18 +108,23 @@ class LiverStudent:
         """
         image, region = np.asarray(sample["image"][0]), np.asarray(sample["region"][0]) > 0
         side = image.shape[0]
-        features = torch.from_numpy(scratch_array((len(self.mean), *image.shape), np.float16))
+        shape = (len(self.mean) if with_features else 0, *image.shape)
+        features = torch.from_numpy(scratch_array(shape, np.float16))
         probability = torch.from_numpy(scratch_array((1, *image.shape)))
         alarms: list[str | None] = [None] * image.shape[2]
         for k in np.flatnonzero(region.any((0, 1))):
             look = look_at(image[..., k], region[..., k], self.trunk if self.cells is not None else None, device)
             answers = self.answers(look, device)
-            found = torch.stack([resized(answer[None, None], CELLS)[0, 0] for answer, _ in answers]).mean(0)
-            final = torch.from_numpy(np.asarray(final_answer(found.numpy(), look.cues, look.edges), np.float32))
+            mean = torch.stack([resized(answer[None, None], CELLS)[0, 0] for answer, _ in answers]).mean(0)
+            final = torch.from_numpy(np.asarray(final_answer(mean.numpy(), look.cues, look.edges), np.float32))
             probability[0, ..., k] = resized(final[None, None], side)[0, 0] * torch.from_numpy(region[..., k])
-            features[..., k] = torch.cat([resized(values[None], side)[0] for _, values in answers])
-            alarms[k] = why_no_liver(teach_from_cues(look.cues, look.edges, look.context), look.context)
-        return {"student_features": features, "student_probability": probability, "student_alarms": alarms}
+            if with_features:
+                features[..., k] = torch.cat([resized(values[None], side)[0] for _, values in answers])
+            alarms[k] = why_no_liver(
+                teach_from_cues(look.cues, look.edges, look.context), look.cues.region, look.context
+            )
+        maps = {"student_probability": probability, "student_alarms": alarms}
+        return {**maps, "student_features": features} if with_features else maps
 
     def features_of_box(self, sample: Mapping[str, Any], box: Box) -> Float[Tensor, "d i j k"]:
         """Standardised features and the lift in one box of a sample to which `maps` was added.
@@ -127,6 +135,18 @@ class LiverStudent:
         if "student_features" not in sample:
             raise ValueError("sample must hold student_features, got none; add the student's maps first")
         return standardised(torch.as_tensor(sample["student_features"][(slice(None), *box)]), self.mean, self.std)
+
+    def answer_at(self, features: Float[Tensor, "n d"]) -> Float32[Tensor, " n"]:
+        """Probability of liver at points by their standardised features alone: the networks' last layers are linear."""
+        values = features[:, :-1].float() * self.std + self.mean
+        found, first = [], 0
+        for net in (self.cells, self.echo):
+            if net is not None:
+                weight = net.answer.weight.flatten()
+                logits = values[:, first : first + len(weight)] @ weight
+                found.append((logits if net.answer.bias is None else logits + net.answer.bias).sigmoid())
+                first += len(weight)
+        return torch.stack(found).mean(0)
 
     def save(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the student into a folder; `student.json`, written last, makes it complete.

@@ -23,10 +23,11 @@ from medseg.errors import MedsegError
 from medseg.features.backbones import VolumeBackbone
 from medseg.features.student.liver import course as module
 from medseg.features.student.liver.course import LiverCourse, LiverSettings
-from medseg.features.student.liver.frames import StudentFrames
+from medseg.features.student.liver.frames import StudentFrames, store_lessons
 from medseg.features.student.liver.student import LiverStudent
 from medseg.features.student.storage import format_of
 from medseg.features.student.training import train_student
+from medseg.features.teachers.liver import Lesson
 from medseg.files import hash_file
 
 WHOLE = (slice(None), slice(None), slice(None))
@@ -176,6 +177,36 @@ def test_frames_with_an_alarm_teach_nothing(tmp_path: Path, frames: list[Student
         LiverCourse(alarmed, small_settings(), trunk=FakeTrunk())
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_said"),
+    [(0.40, 0.42, False), (0.40, 0.46, True), (0.40, 0.34, True), (0.58, 0.58, True), (0.54, 0.54, False)],
+)
+def test_a_liver_that_drifts_or_grows_too_large_is_said(
+    before: float,
+    after: float,
+    is_said: bool,
+    tmp_path: Path,
+    plain_frames: list[StudentFrames],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def lessons(share: float) -> list[Lesson]:
+        liver = np.zeros((48, 48), np.float32)
+        liver.flat[: round(share * liver.size)] = 1
+        return [Lesson(liver, np.ones(liver.shape, bool), 1.0)] * 2
+
+    for name, share in (("before", before), ("after", after)):
+        for n in range(len(plain_frames)):
+            store_lessons(tmp_path / name / str(n), lessons(share))
+    learnt = LiverCourse(plain_frames, small_settings(), trunk=None)
+    learnt.begin(2, 0, before=None, labels=tmp_path / "before")
+    with caplog.at_level("INFO"):
+        learnt._say_drift(2, tmp_path / "after", one_process())
+    said = f"round 2: liver in {100 * after:.0f}% of the sector, {100 * before:.0f}% before"
+    assert caplog.messages[0] == said
+    assert (len(caplog.messages) == 2) == is_said
+    assert not is_said or "look at some masks" in caplog.messages[1]
+
+
 def test_what_changes_a_step_refuses_the_checkpoint(tmp_path: Path, plain_frames: list[StudentFrames]) -> None:
     settings = small_settings(rounds=1, steps=1)
     run(tmp_path, plain_frames, settings)
@@ -226,8 +257,10 @@ def test_a_saved_student_is_read_back_as_it_was(tmp_path: Path, trained: Path) -
     again = LiverStudent.load(tmp_path, FakeTrunk())
     assert again.fingerprint == student.fingerprint
     assert again.card == {"by": "hand"}
-    for name, value in student.maps(fake_case()).items():
-        assert torch.equal(again.maps(fake_case())[name], value)
+    before, after = student.maps(fake_case()), again.maps(fake_case())
+    assert before.pop("student_alarms") == after.pop("student_alarms")
+    assert before.keys() == after.keys() == {"student_features", "student_probability"}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 @pytest.mark.parametrize("damage", ["no card", "format", "components", "widths", "no weights", "cut", "other", "nan"])
