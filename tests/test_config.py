@@ -15,7 +15,6 @@ from medseg.config import (
 )
 from medseg.errors import MedsegError
 
-
 OF_THE_LIVER = ["liver_ultrasound", *(f"liver_ultrasound_{kind}" for kind in ("bare", "volume", "dino"))]
 
 

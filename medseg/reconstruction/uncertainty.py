@@ -26,9 +26,9 @@ class Agreement:
         self._sum = scratch_array(tuple(shape))
         self._members = 0
 
-    def add(self, probabilities: Float[np.ndarray, "n i j k"], *, votes: int = 1, first: int = 0) -> None:
-        """Count a member, or the mean of several; it says nothing of classes before `first` or after its last."""
-        for total, part in zip(self._sum[first:], probabilities, strict=False):
+    def add(self, probabilities: Float[np.ndarray, "c i j k"], *, votes: int = 1) -> None:
+        """Count a member, or the mean of several."""
+        for total, part in zip(self._sum, probabilities, strict=True):
             for plane, values in zip(total, part, strict=True):  # no temporary volume
                 plane += votes * values
         self._members += votes

@@ -56,6 +56,14 @@ class Answers:
         image, region = (np.asarray(sample[name]) for name in ("image", "region"))
         return picture_shares(classes, image, self.steps, region=region, inside=places)
 
+    def uncertainty(
+        self, labels: Integer[np.ndarray, "i j n"], *, slices: slice = slice(None)
+    ) -> Float[np.ndarray, "i j n"]:
+        """How unsure the labels are; what a step found inside an organ is as unsure as the organ, which was asked."""
+        for value, host in self.inside.values():
+            labels = np.where(labels == value, host, labels)
+        return self.agreement.uncertainty(labels, self.values, slices=slices)
+
 
 def write_frames(
     target: CaseFiles, sample: Mapping[str, Any], answers: Answers, counted: Sequence[int]
@@ -120,8 +128,8 @@ def _write_masks(
         files.labels("seg" if name == answers.main else f"comparison/{name}", index, labels[..., 0])
         if name == answers.main:
             found, kept = labels, likeliest(shares, answers.values) * region[0]
-            uncertain = answers.agreement.uncertainty(kept, answers.values, slices=slice(index, index + 1)) * region[0]
-            files.share("uncertainty", index, _stored(uncertain[None], frame, nearest=False)[0, ..., 0])
+            uncertain = answers.uncertainty(kept, slices=slice(index, index + 1)) * region[0]
+            files.share("uncertainty", index, (_stored(uncertain[None], frame, nearest=False)[0] * inside)[..., 0])
     return found[..., 0]
 
 

@@ -21,7 +21,7 @@ from medseg.errors import MedsegError
 from medseg.features.student.liver.student import LiverStudent
 from medseg.features.teachers.liver import frame_cues, teach_from_cues, why_no_liver
 from medseg.files import hash_content
-from medseg.naming.classes import Naming, read_classes
+from medseg.naming.classes import ClassEntry, Naming, read_classes
 from medseg.naming.rulebook import load_rules
 from medseg.patches.slicing import PatchGeometry
 from medseg.reconstruction.direct import flux_probability
@@ -117,23 +117,30 @@ class Predictor:
         direct = DIRECT_METHODS[config.prepare.modality]
         if not direct:
             return Predicted({name: found[name] for name in self.naming}, agreement, {})
-        target = values.index(self.naming[self.main].classes[0].value)
+        sought = self._sought(config)
         for name in direct:
             probability = self._direct(name, sample)
             if probability is None:
                 continue
-            agreement.add(probability[None], first=target)
+            if sought:
+                agreement.add(_spread(probability, sought, values))
             if name in self.naming:
-                found[name] = np.zeros((len(values), *probability.shape), np.float32)
-                found[name][target] = probability
-                for rest in (entry.value for entry in self.naming[name].classes if entry.background):
-                    found[name][values.index(rest)] = 1 - probability
-        for student in self.rounds:
-            agreement.add(np.asarray(student.maps(sample, device)["student_probability"]), first=target)
+                found[name] = _spread(probability, self.naming[name].classes, values)
+        for student in self.rounds if sought else ():
+            agreement.add(_spread(np.asarray(student.maps(sample, device)["student_probability"])[0], sought, values))
         alarms = _alarms(sample, config.prepare.modality)
         for values_of in found.values():
             values_of[..., list(alarms)] = 0
         return Predicted({name: found[name] for name in self.naming}, agreement, alarms)
+
+    def _sought(self, config: Config) -> Sequence[ClassEntry]:
+        """What direct methods find, as the main method names it: that class, then what remains; none where unknown."""
+        classes = self.naming[self.main].classes
+        sought = [entry for entry in classes if not entry.background and not entry.inside]
+        if len(sought) > 1 and config.naming.rules is not None:
+            first = load_rules(config.naming.rules)[0].entry.name
+            sought = [entry for entry in sought if entry.name == first]
+        return [*sought, *(entry for entry in classes if entry.background)] if len(sought) == 1 else []
 
     def _direct(self, name: str, sample: Mapping[str, Any]) -> np.ndarray | None:
         """Probability of what the modality looks for; None where there is no student."""
@@ -142,6 +149,20 @@ class Predictor:
         if name == "teacher":
             return np.asarray(sample["salience"][0]).clip(0)
         return flux_probability(parts.refinement_volume(sample))
+
+
+def _spread(
+    probability: Float[np.ndarray, "i j k"], classes: Sequence[ClassEntry], values: Sequence[int]
+) -> Float[np.ndarray, "c i j k"]:
+    """The probability of the first class as that of all: what remains has the rest."""
+    if len(values) == 1:
+        return probability[None]  # no copy of a whole volume
+    spread = np.zeros((len(values), *probability.shape), np.float32)
+    spread[values.index(classes[0].value)] = probability
+    for entry in classes[1:]:
+        if entry.background:
+            spread[values.index(entry.value)] = 1 - probability
+    return spread
 
 
 def _alarms(sample: Mapping[str, Any], modality: str) -> dict[int, str]:

@@ -189,9 +189,8 @@ def _score_case(
             for structure, values in scores.items()
         ]
 
-    of_vessels = (
-        manifest["facts"].get("modality") not in SEEN
-    )  # the rules that everybody can have for free find vessels
+    # The rules that everybody can have for free find vessels.
+    of_vessels = manifest["facts"].get("modality") not in SEEN
     image = _image_of(manifest, images) if of_vessels and not picture else None
     if image is not None:
         for name, baseline in BASELINES.items():

@@ -68,7 +68,7 @@ def write_volume(
         files += target.labels("seg" if name == answers.main else f"comparison/{name}", stored)
         if name == answers.main:
             kept, main, voxels = found, stored, count_pixels(stored, counted)
-    uncertain = answers.agreement.uncertainty(kept, answers.values)
+    uncertain = answers.uncertainty(kept)
     files += _write_maps(target, sample, answers.probabilities[answers.main], uncertain)
     seen = _shown_upright(target, main, sample) if "sectors" in sample["facts"] else _shown(kept, sample)
     return files + _write_pictures(target, seen), voxels

@@ -41,13 +41,6 @@ def test_of_several_classes_the_one_that_the_mask_gives_counts() -> None:
     assert np.allclose([uncertain[n, 0, 0] for n in range(3)], [0.8, 0.5, 0.7], atol=1e-6)
 
 
-def test_a_member_that_knows_one_class_speaks_of_that_class_only() -> None:
-    agreement = Agreement((2, *SHAPE))
-    agreement.add(full(0.6), first=1)
-    assert np.allclose(agreement.uncertainty(np.full(SHAPE, 9, np.uint8), [7, 9]), 0.4, atol=1e-6)
-    assert (agreement.uncertainty(np.full(SHAPE, 7, np.uint8), [7, 9]) == 1).all()
-
-
 def test_a_slice_alone_gets_what_it_gets_among_all() -> None:
     rng = np.random.default_rng(0)
     agreement = Agreement((2, *SHAPE))

@@ -110,7 +110,7 @@ def test_the_manifest_says_how_large_the_liver_is_and_what_was_seen(segmented: P
     assert (facts["modality"], facts["region_source"]) == ("liver_ultrasound", "sector")
     assert len(facts["sectors"]) == 1 and facts["sectors"][0]["near"] < facts["sectors"][0]["far"]
     summary = json.loads((segmented / "summary.json").read_text(encoding="utf-8"))
-    assert [case["area_cm2"] for case in summary["cases"]][0] == manifest["area_cm2"]
+    assert {case["case"]: case["area_cm2"] for case in summary["cases"]}["liver_001"] == manifest["area_cm2"]
 
 
 def test_a_second_call_skips_what_is_done(frames: Path, segmented: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +161,16 @@ def test_the_rule_finds_the_phantoms_liver_and_scores_leave_tissue_out(by_rule: 
         assert union[case] < dice(labels + 1, truth + 1)  # the same with tissue in it
         assert union[case] > 0.5
     assert {row["structure"] for row in rows} >= {UNION, "liver", "sector tissue"}
+
+
+def test_the_rule_is_as_unsure_of_a_mass_as_of_the_liver_around_it_and_surer_of_tissue_far_off(by_rule: Path) -> None:
+    for number in (1, 2, 3):
+        labels, unsure = (opened(by_rule / f"liver_00{number}_{kind}.png") for kind in ("seg", "uncertainty"))
+        assert not unsure[labels == 0].any()
+        assert unsure[labels == LIVER].mean() < 0.4 * 255
+        assert unsure[labels == TISSUE].mean() < 0.4 * 255
+        if (labels == MASS).any():
+            assert unsure[labels == MASS].mean() < 0.4 * 255
 
 
 def test_a_cine_gets_frames_a_stack_and_a_table_of_areas(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from features.student.liver.liver_fakes import fake_case
 
 from medseg.config import load_config
+from medseg.naming.classes import ClassEntry, Naming
 from medseg.workflows.predictors import direct_naming, predictor_without_run
 
 CONFIG = load_config("liver_ultrasound_bare")
@@ -48,6 +50,34 @@ def test_the_students_alarms_win(cine: dict[str, Any]) -> None:
     probabilities, _, alarms = predictor.predict(said, CONFIG, torch.device("cpu"))
     assert alarms == {0: "seems to be a knee"}
     assert not probabilities["teacher"][..., 0].any() and probabilities["teacher"][..., 1].any()
+
+
+def test_who_is_asked_is_asked_about_liver_and_tissue(cine: dict[str, Any]) -> None:
+    predictor = predictor_without_run("teacher", None, CONFIG, torch.device("cpu"))
+    agreement = predictor.predict(cine, CONFIG, torch.device("cpu")).agreement
+    inside = cine["region"][0, ..., 0].numpy() > 0
+    for value, doubt in ((2, 0.2), (1, 0.8), (0, 1.0)):
+        labels = np.full((160, 160, 3), value, np.uint8)
+        assert np.allclose(agreement.uncertainty(labels, predictor.values)[..., 0][inside], doubt, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "value"),
+    [
+        ((ClassEntry(1, "gut", "#000000"), ClassEntry(7, "liver", "#ffffff")), 7),  # by its name
+        ((ClassEntry(5, "foie", "#ffffff"), ClassEntry(6, "reste", "#000000", background=True)), 5),  # the only one
+        ((ClassEntry(1, "gut", "#000000"), ClassEntry(2, "bone", "#ffffff")), None),
+    ],
+)
+def test_what_direct_methods_find_is_looked_up_in_the_names_of_others(
+    classes: tuple[ClassEntry, ...], value: int | None, cine: dict[str, Any]
+) -> None:
+    naming = {"stego": Naming(classes, "hand"), "teacher": direct_naming(CONFIG, "teacher")}
+    alone = predictor_without_run("teacher", None, CONFIG, torch.device("cpu"))
+    predictor = replace(alone, main="stego", naming=naming)
+    sought = predictor._sought(CONFIG)
+    assert [entry.value for entry in sought if not entry.background] == ([value] if value else [])
+    assert len(sought) == (value is not None) + any(entry.background for entry in classes)
 
 
 def test_a_direct_method_has_the_first_class_what_lies_in_it_and_the_rest() -> None:

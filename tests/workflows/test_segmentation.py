@@ -9,10 +9,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg.cli import run
+from medseg.config import load_config
+from medseg.errors import MedsegError
 from medseg.files import hash_file
 from medseg.phantoms.vessels import write_phantoms
+from medseg.scans.cases import Case
+from medseg.workflows.segmentation import LEAST_FRAMES, _method_for
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +77,15 @@ def test_several_scans_of_one_name_keep_apart_and_a_scan_given_twice_counts_once
     ]
 
 
-def test_adapting_trains_on_the_scans_and_says_so(scans: Path, tmp_path: Path) -> None:
-    short = ["--set", "student.steps=2", "--set", "student.window=16", "--set", "student.rounds=2"]
-    assert run(["segment", str(scans), "-o", str(tmp_path), "--adapt", "-q", *short]) == 0
+@pytest.mark.parametrize("asked", [["--adapt"], ["--set", "student.start=scratch"]], ids=["adapt", "scratch"])
+def test_adapting_trains_on_the_scans_and_says_so(asked: list[str], scans: Path, tmp_path: Path) -> None:
+    short = [*asked, "--set", "student.steps=2", "--set", "student.window=16", "--set", "student.rounds=2"]
+    assert run(["segment", str(scans), "-o", str(tmp_path), "-q", *short]) == 0
     manifest = json.loads((tmp_path / "phantom_001_manifest.json").read_text(encoding="utf-8"))
     assert manifest["trained_on_this_case"] is True
     weights = hash_file(tmp_path / "student" / "student.safetensors")
     before = (tmp_path / "phantom_001_seg.nii.gz").stat().st_mtime_ns
-    assert run(["segment", str(scans), "-o", str(tmp_path), "--adapt", "-q", *short]) == 0
+    assert run(["segment", str(scans), "-o", str(tmp_path), "-q", *short]) == 0
     assert hash_file(tmp_path / "student" / "student.safetensors") == weights
     assert (tmp_path / "phantom_001_seg.nii.gz").stat().st_mtime_ns == before
 
@@ -89,7 +95,6 @@ def test_adapting_trains_on_the_scans_and_says_so(scans: Path, tmp_path: Path) -
     [
         (["--method", "stego"], "--method must be one of student, flux, got stego"),
         (["--method", "flux", "--adapt"], "--adapt must go with --method student"),
-        (["--set", "student.start=scratch"], "add --adapt"),
         (["--set", "student.start=nowhere"], "nowhere"),
         (["--config", "tof_mrb"], "tof_mra"),
     ],
@@ -103,3 +108,40 @@ def test_wrong_arguments_are_one_line_and_write_nothing(
     assert len(lines) == 1
     assert words in lines[0]
     assert not out.exists()
+
+
+def pages(path: Path, count: int) -> Case:
+    """A picture of so many frames."""
+    first, *others = [Image.fromarray(np.full((8, 9), n, np.uint8)) for n in range(count)]
+    first.save(path, save_all=True, append_images=others)
+    return Case(path.stem, path, path.stem)
+
+
+def test_a_liver_student_needs_enough_frames_wherever_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config("liver_ultrasound_bare")
+    cine, one = pages(tmp_path / "cine.tif", LEAST_FRAMES - 1), pages(tmp_path / "one.tif", 1)
+    assert _method_for(None, False, config, [cine, one]) == "student"
+    assert not caplog.messages
+    assert _method_for(None, False, config, [cine]) == "teacher"
+    assert f"{LEAST_FRAMES - 1} frames are too few" in caplog.text
+    taken = Case("taken", cine.image, "taken", frame=3)
+    assert _method_for(None, False, config, [taken] * (LEAST_FRAMES - 1)) == "teacher"
+    assert _method_for(None, False, config, [taken] * LEAST_FRAMES) == "student"
+    missing = Case("missing", tmp_path / "missing.png", "missing")
+    assert _method_for(None, False, config, [cine, missing]) == "teacher"
+
+
+def test_what_was_asked_for_or_trained_before_needs_no_number_of_frames(tmp_path: Path) -> None:
+    config, few = load_config("liver_ultrasound_bare"), [pages(tmp_path / "one.tif", 1)]
+    assert _method_for("student", False, config, few) == "student"
+    assert _method_for("teacher", False, config, few * LEAST_FRAMES) == "teacher"
+    assert _method_for(None, True, config, few) == "student"
+    trained = load_config("liver_ultrasound_bare", [f"student.start={tmp_path}"])
+    assert _method_for(None, False, trained, few) == "student"
+    assert _method_for(None, False, load_config("tof_mra"), few) == "student"
+    with pytest.raises(MedsegError, match="--method must be one of student, teacher, got flux"):
+        _method_for("flux", False, config, few)
+    with pytest.raises(MedsegError, match="must have a modality with a rule, got pictures"):
+        _method_for(None, False, load_config("pictures"), few)
