@@ -308,8 +308,11 @@ def _say_alarms(case_id: str, alarms: Mapping[int, str], count: int) -> None:
     if not alarms:
         return
     number, reason = next(iter(alarms.items()))
-    which = "it" if count == 1 else f"{len(alarms)} of {count} frames, the first of them number {number + 1},"
-    _log.warning("%s: %s, so %s stays empty; look whether this is a liver", case_id, reason, which)
+    if count > 1:
+        reason = f"{len(alarms)} of {count} frames or slices stay empty; number {number + 1}: {reason}"
+    else:
+        reason = f"{reason}, so it stays empty"
+    _log.warning("%s: %s; look whether this is a liver", case_id, reason)
 
 
 def _in_words(amounts: Mapping[str, Mapping[str, float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from workflows.test_frames import write
 
 from medseg.workflows import volumes
+from medseg.workflows.scoring import score_results
 
 SPACING = (1.0, 1.5, 3.0)
 """mm along R, A and S."""
@@ -74,3 +76,18 @@ def test_a_volume_is_drawn_upright(codes: str, tmp_path: Path, monkeypatch: pyte
     assert set(np.unique(shown["labels"])) == {0, 2}  # sector tissue is what remains: it is not drawn
     assert front[liver].mean() > front[fan].mean() + 10  # painted in the half that is near the probe
     assert np.array_equal(shown["labels"], drawn["overlay_picture"]["labels"])
+
+
+def test_a_liver_is_not_compared_with_rules_for_vessels(tmp_path: Path) -> None:
+    values, fan = sweep()
+    nibabel.save(stored_as("LPS", values), tmp_path / "a_img.nii.gz")
+    front = np.indices(SHAPE)[1]
+    nibabel.save(stored_as("LPS", np.where(front > 45, 2, 1).astype(np.uint8) * fan), tmp_path / "a_label.nii.gz")
+    write(tmp_path / "a_img.nii.gz", tmp_path / "out")
+    score_results(tmp_path / "out", tmp_path, scans=tmp_path)
+    with (tmp_path / "out" / "scores.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["method"] for row in rows} == {"student"}
+    assert {row["structure"] for row in rows} >= {"union", "liver", "sector tissue"}
+    assert float(next(row["dice"] for row in rows if row["structure"] == "union")) > 0.8
+    assert "| a    |   0.8" in (tmp_path / "out" / "evaluation_results.txt").read_text(encoding="utf-8")
