@@ -16,7 +16,7 @@ from medseg.cli import run
 from medseg.phantoms.vessels import write_phantoms
 from medseg.scans.grids import require_same_grid
 from medseg.scans.readers import read_grid
-from medseg.workflows import reconstruction
+from medseg.workflows import volumes
 
 _DATA = Path(os.environ.get("MEDSEG_TEST_DATA", "nowhere")) / "awkward"
 pytestmark = pytest.mark.skipif("MEDSEG_TEST_DATA" not in os.environ, reason="MEDSEG_TEST_DATA is not set")
@@ -58,7 +58,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         arguments[3].touch()
 
     for draw in ("mip_picture", "overlay_picture"):  # drawn in tests/review; here they would take half of the time
-        monkeypatch.setattr(reconstruction, draw, touch)
+        monkeypatch.setattr(volumes, draw, touch)
 
 
 @pytest.mark.parametrize("name", _SCANS)
