@@ -112,10 +112,10 @@ def place_points(batch: Mapping[str, Tensor], draws: Draws, threshold: float) ->
     """Coordinates of the anchors' and of the positives' points: salient ones included, and all inside the region."""
     places = []
     for coords, picks, name in zip(draws.coords, draws.picks, ("salience", "positive_salience"), strict=True):
-        salience = batch[name]
         if draws.salient.any():
-            coords = salient_coordinates(coords, picks, draws.salient, salience > threshold)
-        if (salience < 0).any():
+            coords = salient_coordinates(coords, picks, draws.salient, batch[name] > threshold)
+        salience = batch.get(name)  # a set of patches may know none
+        if salience is not None and (salience < 0).any():
             nearest, _ = corners(coords, (salience.shape[1], salience.shape[2]), snap=True)
             strays = salience.flatten(1).gather(1, nearest[..., 0]).reshape(picks.shape) < 0
             coords = salient_coordinates(coords, picks, strays, salience >= 0)
