@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from medseg import __version__
+from medseg.scans.picks import Pick
 
 app = typer.Typer(
     help="Segment medical volumes and pictures with few or no labels. Research use only.",
@@ -49,6 +50,18 @@ Overrides = Annotated[
 ]
 Frame = Annotated[
     int | None, typer.Option("--frame", help="Which frame (from 0) of scans that hold several.", show_default=False)
+]
+Channel = Annotated[
+    int | None, typer.Option("--channel", help="Which channel (from 0) of scans in colour.", show_default=False)
+]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        "--series", metavar="N|TEXT", help="Which DICOM series: number, UID or part of the name.", show_default=False
+    ),
+]
+Resample = Annotated[
+    bool, typer.Option("--resample", help="Put irregular DICOM slices on a regular grid instead of refusing them.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with the place of an error.")]
@@ -120,6 +133,9 @@ def segment(
     ] = None,
     overrides: Overrides = [],  # noqa: B006
     frame: Frame = None,
+    channel: Channel = None,
+    series: Series = None,
+    resample: Resample = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -137,7 +153,7 @@ def segment(
         adapt=adapt,
         pixel_mm=spacing,
         overrides=overrides,
-        frame=frame,
+        pick=Pick(frame, channel, series, resample),
     )
     return answer_with(answer, as_json)
 
@@ -163,6 +179,9 @@ def run(
     region: Region = "all",
     overrides: Overrides = [],  # noqa: B006 (Typer copies it)
     frame: Frame = None,
+    channel: Channel = None,
+    series: Series = None,
+    resample: Resample = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -172,7 +191,14 @@ def run(
     from medseg.workflows.whole import run_all
 
     summary = run_all(
-        config, scans, out, run=run_folder, references=references, region=region, overrides=overrides, frame=frame
+        config,
+        scans,
+        out,
+        run=run_folder,
+        references=references,
+        region=region,
+        overrides=overrides,
+        pick=Pick(frame, channel, series, resample),
     )
     return answer_with(summary, as_json)
 
@@ -188,6 +214,9 @@ def train(
     ],
     overrides: Overrides = [],  # noqa: B006
     frame: Frame = None,
+    channel: Channel = None,
+    series: Series = None,
+    resample: Resample = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -196,7 +225,9 @@ def train(
     start_logging(quiet, verbose)
     from medseg.workflows.training import train_run
 
-    return answer_with(train_run(config, scans, run_folder, overrides=overrides, frame=frame), as_json)
+    return answer_with(
+        train_run(config, scans, run_folder, overrides=overrides, pick=Pick(frame, channel, series, resample)), as_json
+    )
 
 
 @app.command(
@@ -212,6 +243,9 @@ def reconstruct(
     held_out: HeldOut = False,
     overrides: Overrides = [],  # noqa: B006
     frame: Frame = None,
+    channel: Channel = None,
+    series: Series = None,
+    resample: Resample = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -221,7 +255,15 @@ def reconstruct(
     from medseg.workflows.reconstruction import reconstruct_run
 
     return answer_with(
-        reconstruct_run(run_folder, scans, out, compare=compare, held_out=held_out, overrides=overrides, frame=frame),
+        reconstruct_run(
+            run_folder,
+            scans,
+            out,
+            compare=compare,
+            held_out=held_out,
+            overrides=overrides,
+            pick=Pick(frame, channel, series, resample),
+        ),
         as_json,
     )
 
@@ -339,6 +381,9 @@ def info(
         ),
     ] = None,
     frame: Frame = None,
+    channel: Channel = None,
+    series: Series = None,
+    resample: Resample = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -347,7 +392,7 @@ def info(
     start_logging(quiet, verbose)
     from medseg.workflows.information import describe
 
-    return answer_with(describe(what, frame=frame), as_json)
+    return answer_with(describe(what, pick=Pick(frame, channel, series, resample)), as_json)
 
 
 def start_logging(quiet: bool, verbose: bool) -> None:

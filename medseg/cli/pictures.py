@@ -22,6 +22,7 @@ from medseg.cli.app import (
     app,
     start_logging,
 )
+from medseg.scans.picks import Pick
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `medseg train`.", show_default=False)]
 Images = Annotated[
@@ -68,7 +69,7 @@ def evaluate(
 
     answer = evaluate_run(
         run_folder, images, out, flip=flip, crf=crf, processes=processes, panels=panels, export=export, dark=dark,
-        scheme=load_scheme(classes) if classes else None, held_out=held_out, frame=frame, overrides=overrides,
+        scheme=load_scheme(classes) if classes else None, held_out=held_out, pick=Pick(frame), overrides=overrides,
     )  # fmt: skip
     return answer_with(answer, as_json)
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from monai.data import MetaTensor
 
 from medseg.scans.grids import Grid
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_files import read_header
 from medseg.scans.pictures import iterate_frames
 
@@ -23,17 +24,17 @@ class Cine:
 
     Args:
         path: the file.
-        frame: which one of it; all without it.
+        pick: which frame of it; all without one.
 
     Raises:
         MedsegError: the file cannot be read.
     """
 
-    def __init__(self, path: Path, frame: int | None = None) -> None:
-        self.path, self.frame = path, frame
+    def __init__(self, path: Path, pick: Pick = WHOLE) -> None:
+        self.path, self.pick = path, pick
         header = read_header(path)
         self.shape: tuple[int, int] = (header.height, header.width)
-        self._count = header.frames if frame is None else 1
+        self._count = header.frames if pick.frame is None else 1
 
     def __len__(self) -> int:
         return self._count
@@ -44,7 +45,7 @@ class Cine:
         return Grid(str(self.path), (*self.shape, len(self)), np.eye(4))
 
     def __iter__(self) -> Iterator[Float[np.ndarray, "h w *c"]]:
-        for frame in iterate_frames(self.path, self.frame):
+        for frame in iterate_frames(self.path, self.pick):
             yield frame[..., 0] if frame.shape[2] == 1 else frame
 
     def spread(self, count: int) -> Iterator[Float[np.ndarray, "h w *c"]]:

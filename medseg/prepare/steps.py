@@ -63,9 +63,9 @@ class LoadCase(Transform):
         loaded = dict(data)
         loaded |= {"case_id": case.case_id, "patient": case.patient, "facts": {"n4": False, "notes": []}}
         if self.as_cine and is_picture(case.image):
-            loaded["image"] = Cine(case.image, case.frame)
+            loaded["image"] = Cine(case.image, case.pick)
         else:
-            loaded["image"] = read_image(case.image, frame=case.frame)
+            loaded["image"] = read_image(case.image, case.pick)
         if case.mask is not None and case.mask_mode is None:
             image = loaded["image"]
             loaded["mask"] = _read_brain_mask(case, image.grid if isinstance(image, Cine) else grid_of(image))

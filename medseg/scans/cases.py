@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.scans.names import is_picture
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.schemes import LabelScheme
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Case:
         mask: a given brain mask.
         mask_mode: what a CSV asks for instead of one: `none`, `builtin` or `deepbet`.
         split: `train`, `val` or `test` where folders or a datalist give it.
-        frame: the frame to take from a file with several, from 0.
+        pick: what to take of a file that holds several volumes.
     """
 
     case_id: str
@@ -40,7 +41,7 @@ class Case:
     mask: Path | None = None
     mask_mode: str | None = None
     split: str | None = None
-    frame: int | None = None
+    pick: Pick = WHOLE
 
 
 @dataclass(frozen=True)

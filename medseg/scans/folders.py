@@ -30,6 +30,7 @@ from medseg.scans.names import (
     unique_names,
 )
 from medseg.scans.pairing import notes_of, paired, some
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_layouts import folder_of_images, is_image_folder, standard_layout, take_label_beside
 from medseg.scans.schemes import LabelScheme, scheme_from_classes_yaml
 from medseg.scans.shipped_schemes import load_scheme
@@ -58,7 +59,7 @@ class _Found:
 def find_cases(
     source: Path | Sequence[Path],
     *,
-    frame: int | None = None,
+    pick: Pick = WHOLE,
     skip: Sequence[Path] = (),
     scheme: str | Path | None = None,
 ) -> Listing:
@@ -66,7 +67,7 @@ def find_cases(
 
     Args:
         source: a folder (searched with all below it), a datalist (`.json`), a `.csv`, or one scan; or several of these.
-        frame: the frame to take from files with several, from 0.
+        pick: what to take of files that hold several volumes, and of folders that hold several series.
         skip: files and folders inside `source` to leave out, e.g. where results go.
         scheme: what the values of label pictures mean: the name of a shipped scheme or a `classes.yaml`. Without it,
             that of the `classes.yaml` in `source`, else that of the data set whose layout is recognised.
@@ -94,7 +95,7 @@ def find_cases(
             continue
         mask = draft.masks[0] if draft.masks else None
         cases.append(
-            Case(case_id, draft.images[0], draft.patient or patient, mask, draft.mask_mode, draft.split, frame)
+            Case(case_id, draft.images[0], draft.patient or patient, mask, draft.mask_mode, draft.split, pick)
         )
         if draft.labels:
             labels[case_id] = draft.labels[0]

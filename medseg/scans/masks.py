@@ -20,6 +20,7 @@ from medseg.errors import MedsegError
 from medseg.files import replacing, write_text
 from medseg.scans import itk_formats, nifti
 from medseg.scans.grids import Grid
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.readers import read_grid
 
 _COMPRESSION = 6
@@ -28,34 +29,36 @@ _LPS = np.array([-1.0, -1.0, 1.0])
 _LARGEST_NIFTI1 = 32767
 
 
-def write_labels(path: Path, labels: Integer[np.ndarray, "i j k"], *, source: Path) -> None:
+def write_labels(path: Path, labels: Integer[np.ndarray, "i j k"], *, source: Path, pick: Pick = WHOLE) -> None:
     """Write integer labels as uint8 `.nii.gz` on the grid of `source`.
 
     Args:
         path: where to.
         labels: 0 to 255, on the stored grid of the source.
         source: the scan.
+        pick: what was taken of it.
 
     Raises:
         MedsegError: the source cannot be read, shapes differ, or the file cannot be written.
     """
     if labels.size and (labels.min() < 0 or labels.max() > _LARGEST_LABEL):
         raise MedsegError(f"{path} must hold labels from 0 to {_LARGEST_LABEL}, got {labels.min()} to {labels.max()}")
-    _write(path, labels, np.dtype("u1"), source)
+    _write(path, labels, np.dtype("u1"), source, pick)
 
 
-def write_map(path: Path, values: Float[np.ndarray, "i j k *c"], *, source: Path) -> None:
+def write_map(path: Path, values: Float[np.ndarray, "i j k *c"], *, source: Path, pick: Pick = WHOLE) -> None:
     """Write a soft map as float32 `.nii.gz` on the grid of `source`; a fourth axis holds classes.
 
     Args:
         path: where to.
         values: on the stored grid of the source.
         source: the scan.
+        pick: what was taken of it.
 
     Raises:
         MedsegError: the source cannot be read, shapes differ, or the file cannot be written.
     """
-    _write(path, values, np.dtype("<f4"), source)
+    _write(path, values, np.dtype("<f4"), source, pick)
 
 
 def write_label_tables(folder: Path, classes: Sequence[Mapping[str, Any]]) -> None:
@@ -76,14 +79,14 @@ def write_label_tables(folder: Path, classes: Sequence[Mapping[str, Any]]) -> No
     write_text(folder / "labels.ctbl", "\n".join(slicer) + "\n")
 
 
-def geometry_receipt(source: Path) -> dict[str, Any]:
+def geometry_receipt(source: Path, pick: Pick = WHOLE) -> dict[str, Any]:
     """Plain values that let anyone check where a scan lies.
 
     Returns:
         `shape`, `spacing` (mm), `orientation`, `affine` (RAS+, mm) and the positions of the centres of
         the eight corner voxels, `corners_ras` and `corners_lps` (mm).
     """
-    grid = read_grid(source)
+    grid = read_grid(source, pick)
     corners = grid.corners()
     return {
         "shape": list(grid.shape),
@@ -95,9 +98,9 @@ def geometry_receipt(source: Path) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path) -> None:
+def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path, pick: Pick) -> None:
     """Stream the voxels slice by slice; the bytes depend on nothing but header and values."""
-    header, shape = _header(source)
+    header, shape = _header(source, pick)
     if values.shape[:3] != nifti.spatial_shape(shape):
         raise MedsegError(
             f"{path} must have the shape {nifti.spatial_shape(shape)} of {source}, got {values.shape[:3]}; "
@@ -118,11 +121,14 @@ def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path) -> Non
                 deflated.write(flat[:, :, k, channel].astype(dtype).tobytes(order="F"))
 
 
-def _header(source: Path) -> tuple[nifti.Header, tuple[int, ...]]:
+def _header(source: Path, pick: Pick) -> tuple[nifti.Header, tuple[int, ...]]:
     """A little-endian header with the geometry of the source, and the shape a mask gets in it."""
     if itk_formats.is_itk_format(source):
         itk_header = itk_formats.read_header(source)
         return _header_from_grid(itk_header.grid), itk_header.shape[:3]
+    if not nifti.is_nifti(source):
+        grid = read_grid(source, pick)
+        return _header_from_grid(grid), grid.shape
     stored = nifti.read_header(source)
     nifti.read_grid(source, stored)  # refuses what cannot be read
     shape = nifti.stored_shape(stored)

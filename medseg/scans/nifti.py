@@ -31,6 +31,11 @@ _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}  # of xyzt_units & 7: unknow
 _READ_ERRORS = (EOFError, OSError, zlib.error)
 
 
+def is_nifti(path: Path) -> bool:
+    """Whether a file is NIfTI by its name."""
+    return path.name.lower().endswith((".nii.gz", ".nii", ".hdr", ".img"))
+
+
 def read_header(path: Path) -> Header:
     """The header as it is stored, byte order included.
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Shaped
 from monai.data import MetaTensor
 
 from medseg.scans.grids import Grid
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_files import iterate_pages, read_frames, read_header
 from medseg.scans.values import mend_non_finite
 
@@ -31,26 +32,26 @@ _MOST_SAMPLED = 4_000_000
 """Values that percentiles are taken from; more change nothing that can be seen, and sorting them takes long."""
 
 
-def read_picture(path: Path, *, frame: int | None = None) -> MetaTensor:
+def read_picture(path: Path, pick: Pick = WHOLE) -> MetaTensor:
     """Read grey values or colours, float32 [c, h, w, n] from 0 to 1; c is 1 or 3, the affine is one.
 
     Whole numbers of 8 and 16 bits are divided by 255 and 65535; wider ones by whichever holds them.
     Other arrays go from their 0.5 to their 99.5 percentile, and that is logged, unless they lie in 0..1.
-    What is transparent lies on black. A few values that are not finite become the least one.
+    What is transparent lies on black. A few values that are NaN become the least one.
 
     Args:
         path: the picture, array or video.
-        frame: which frame, from 0; all without it.
+        pick: which frame; all without it.
 
     Raises:
         MedsegError: the file cannot be read.
     """
-    values = _read(path, frame)
+    values = _read(path, pick)
     volume = torch.from_numpy(values).permute(3, 1, 2, 0).contiguous()
     return MetaTensor(volume, meta=picture_metadata(path, volume.shape[1:]))
 
 
-def iterate_frames(path: Path, frame: int | None = None) -> Iterator[Float[np.ndarray, "h w c"]]:
+def iterate_frames(path: Path, pick: Pick = WHOLE) -> Iterator[Float[np.ndarray, "h w c"]]:
     """Give the frames that `read_picture` reads, one after the other: float32 from 0 to 1, on the same scale.
 
     One frame is in memory at a time, so a long cine needs no more of it than a short one. Only where the values have no
@@ -58,15 +59,15 @@ def iterate_frames(path: Path, frame: int | None = None) -> Iterator[Float[np.nd
 
     Args:
         path: the picture, array or video.
-        frame: which frame, from 0; all without it.
+        pick: which frame; all without it.
 
     Raises:
         MedsegError: the file cannot be read; in a damaged one that may be found out at a later frame.
     """
     is_first = True
-    for page in iterate_pages(path, frame):
+    for page in iterate_pages(path, pick.frame):
         if page.values.dtype not in _FIXED:
-            yield from _read(path, frame)
+            yield from _read(path, pick)
             return
         if is_first and read_header(path).is_reduced:
             _log.info("%s has 16 bits a colour, read as 8", path)
@@ -97,9 +98,9 @@ def picture_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path, frame: int | None) -> Float[np.ndarray, "n h w c"]:
+def _read(path: Path, pick: Pick) -> Float[np.ndarray, "n h w c"]:
     """All frames, or one, from 0 to 1."""
-    frames = read_frames(path, frame)
+    frames = read_frames(path, pick.frame)
     if frames.header.is_reduced:
         _log.info("%s has 16 bits a colour, read as 8", path)
     values = _scaled(path, frames.values)
@@ -122,7 +123,7 @@ def _scaled(path: Path, values: Shaped[np.ndarray, "n h w c"]) -> Float[np.ndarr
     if depth:
         scaled /= depth
         return scaled
-    mend_non_finite(path, torch.from_numpy(scaled), "pixels")
+    mend_non_finite(path, scaled, "pixels")
     if scaled.min() >= 0 and scaled.max() <= 1:
         return scaled
     sampled = scaled.reshape(-1)[:: -(-scaled.size // _MOST_SAMPLED)]

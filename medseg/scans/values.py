@@ -1,23 +1,25 @@
-"""This file mends values that are not finite, the same way for scans and for pictures."""
+"""This file mends values that are no numbers, the same way for scans and for pictures, and refuses infinite ones."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from medseg.errors import MedsegError
 
 _log = logging.getLogger(__name__)
-_MOST_NON_FINITE = 0.01
+_MOST_NAN = 0.01
 """Share of all values; beyond it something is wrong with the file, not with a few voxels."""
 
 
-def mend_non_finite(path: Path, values: Float[Tensor, "*shape"], what: str = "voxels") -> None:
-    """Set values that are NaN or infinite to the least finite one, in place; that is logged.
+def mend_non_finite(path: Path, values: Float[np.ndarray, "*shape"], what: str = "voxels") -> None:
+    """Set values that are NaN to the least finite one, in place; that is logged.
+
+    A NaN is how programs write "nothing is known here". An infinite value is an overflow or a division by zero: what
+    was there is lost, and how bright it was meant to be cannot be guessed.
 
     Args:
         path: the file, for messages.
@@ -25,18 +27,24 @@ def mend_non_finite(path: Path, values: Float[Tensor, "*shape"], what: str = "vo
         what: what its values are called in messages.
 
     Raises:
-        MedsegError: 1 % or more are not finite.
+        MedsegError: 1 % or more are NaN, or any is infinite.
     """
-    finite = torch.isfinite(values)
-    missing = int((~finite).sum())
-    if missing >= _MOST_NON_FINITE * finite.numel():
+    finite = np.isfinite(values)
+    missing = int(finite.size - np.count_nonzero(finite))
+    if not missing:
+        return
+    infinite = np.isinf(values)
+    if infinite.any():
+        signs = ", ".join(f"{value:+g}" for value in np.unique(values[infinite]))
         raise MedsegError(
-            f"{path} must have finite values in at least 99 % of its {what}, got {missing} of {finite.numel()} "
-            "that are NaN or infinite; export it again"
+            f"{path} must hold finite values, got {np.count_nonzero(infinite)} {what} that are infinite ({signs}); "
+            "replace them, for example by 0, or export it again"
         )
-    if missing:
-        lowest = values[finite].min().item()
-        values[~finite] = lowest
-        _log.warning(
-            "%s has %d %s that are NaN or infinite; they are set to its minimum %g", path, missing, what, lowest
+    if missing >= _MOST_NAN * finite.size:
+        raise MedsegError(
+            f"{path} must have a value in at least 99 % of its {what}, got {missing} of {finite.size} that are NaN; "
+            "export it again"
         )
+    lowest = values[finite].min()
+    values[~finite] = lowest
+    _log.warning("%s has %d %s that are NaN; they are set to its minimum %g", path, missing, what, lowest)

@@ -27,6 +27,7 @@ from medseg.scans.cases import Case
 from medseg.scans.folders import find_cases
 from medseg.scans.grids import require_same_grid
 from medseg.scans.names import is_picture
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_masks import write_grey_png
 from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.scans.schemes import UNLABELLED, LabelScheme
@@ -81,7 +82,7 @@ def crop_pictures(
     crop_type: str = "five",
     ratio: float = 0.5,
     seed: int = 0,
-    frame: int | None = None,
+    pick: Pick = WHOLE,
     scheme: LabelScheme | None = None,
 ) -> dict[str, Any]:
     """Write the crops of every picture, and of its label, to `out/NAME_TYPE_crop_RATIO`.
@@ -93,7 +94,7 @@ def crop_pictures(
         crop_type: `five` (corners and centre) or `random`.
         ratio: side of a crop as a share of the picture's, in (0, 1].
         seed: of random places; a picture's places do not depend on the others.
-        frame: which frame of files that hold several; without it all of them.
+        pick: what to take of files that hold several volumes.
         scheme: what the labels' values and colours mean, instead of what the data set says.
 
     Returns:
@@ -110,7 +111,7 @@ def crop_pictures(
     if folder.exists():
         raise MedsegError(f"{folder} must be new, got a folder that is there; delete it or choose another --out")
     require_folder(out, "--out")
-    listing = find_cases(scans, frame=frame, skip=(out,))
+    listing = find_cases(scans, pick=pick, skip=(out,))
     for line in listing.describe():
         _log.info(line)
     scheme = scheme or listing.scheme
@@ -162,7 +163,7 @@ def _crop_case(
     """Write the crops of one case, numbered from `first`, and return their rows; all is read before any is written."""
     if not is_picture(case.image):
         raise MedsegError(f"{case.image} must be a picture, got a volume; its patches are drawn in training")
-    image = read_image(case.image, frame=case.frame)
+    image = read_image(case.image, case.pick)
     pixels = image.numpy()
     labels = None
     if label:

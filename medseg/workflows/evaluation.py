@@ -28,6 +28,7 @@ from medseg.reconstruction.slices import slice_log_probabilities
 from medseg.runs import METHODS, RunRecord, open_run, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.schemes import LabelScheme
 from medseg.workflows import parts
 from medseg.workflows.evaluation_naming import PictureTables
@@ -54,7 +55,7 @@ def evaluate_run(
     dark: bool = False,
     scheme: LabelScheme | None = None,
     held_out: bool = False,
-    frame: int | None = None,
+    pick: Pick = WHOLE,
     overrides: Sequence[str] = (),
     brief: bool = False,
 ) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def evaluate_run(
         dark: light letters on dark pages.
         scheme: what the labels' values and colours mean, instead of what the data set or the config says.
         held_out: only the pictures that training did not see.
-        frame: which frame of files with several.
+        pick: what to take of files that hold several volumes.
         overrides: `section.key=value` for prepare, naming and reconstruct, and for run.
         brief: leave out the list of cases, which the same command has said already.
 
@@ -90,7 +91,7 @@ def evaluate_run(
             "score its masks with `medseg reconstruct` and `medseg score`"
         )
     require_folder(out, "-o")
-    listing = find_cases(images, frame=frame, skip=(out, run))
+    listing = find_cases(images, pick=pick, skip=(out, run))
     parts.say_listing(listing, brief=brief)
     labelled = [case for case in listing.cases if case.case_id in listing.labels]
     if not labelled:
@@ -241,7 +242,7 @@ class Evaluation:
         case = picture.case
         for name, values in clusters.items():
             stored = invert(torch.from_numpy(values.astype(np.uint8))[None], picture.sample, nearest=True)[0]
-            CaseFiles(self.export_to / "clusters", case.case_id, case.image, case.frame, {}).labels(name, stored)
+            CaseFiles(self.export_to / "clusters", case.case_id, case.image, case.pick, {}).labels(name, stored)
 
 
 def load_models(record: RunRecord, config: Config, backbones: Sequence[Any], device: torch.device) -> dict[str, Any]:

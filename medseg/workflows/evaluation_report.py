@@ -193,7 +193,7 @@ def _export(
     write_classes(folder / "classes.yaml", Naming(tuple(entries), next(iter(chosen.values())).naming))
     for picture in track(pictures, "exporting"):
         case = sources[picture.case_id]
-        files = CaseFiles(folder, case.case_id, case.image, case.frame, classes.colours)
+        files = CaseFiles(folder, case.case_id, case.image, case.pick, classes.colours)
         for name, method in chosen.items():
             clusters = read_frames(folder / "clusters", f"{case.case_id}_{name}")
             files.labels(name, np.maximum(_values(method, classes, clusters), 0).astype(np.uint8))

@@ -83,7 +83,7 @@ def write_frames(
     pixels = np.zeros((count, len(counted)), np.int64)
     with target.open_frames(count) as files:
         numbers = track(range(count), f"{target.case_id}: frames")
-        for index, picture in zip(numbers, iterate_frames(target.source, target.frame), strict=True):
+        for index, picture in zip(numbers, iterate_frames(target.source, target.pick), strict=True):
             frame = one_frame(sample, index)
             of_frame = {name: _of_frame(part, index, answers.steps) for name, part in answers.probabilities.items()}
             labels = _write_masks(files, index, frame, of_frame, answers)

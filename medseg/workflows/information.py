@@ -15,12 +15,13 @@ from medseg.files import read_record
 from medseg.runs import METHODS, RunRecord, open_run, versions
 from medseg.scans.folders import find_cases
 from medseg.scans.names import is_picture
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.readers import read_grid
 
 _log = logging.getLogger(__name__)
 
 
-def describe(what: Path | None, *, frame: int | None = None) -> dict[str, Any]:
+def describe(what: Path | None, *, pick: Pick = WHOLE) -> dict[str, Any]:
     """Describe a run folder (it has a `run.yaml`), scans, or with None this installation.
 
     Returns:
@@ -31,7 +32,7 @@ def describe(what: Path | None, *, frame: int | None = None) -> dict[str, Any]:
     for folder in (what, what / "run"):  # a result folder of `medseg run` holds its run
         if (folder / "run.yaml").is_file():
             return _run(open_run(folder))
-    return _scans(what, frame)
+    return _scans(what, pick)
 
 
 def _installation() -> dict[str, Any]:
@@ -74,13 +75,13 @@ def _run(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _scans(what: Path, frame: int | None) -> dict[str, Any]:
-    listing = find_cases(what, frame=frame)
+def _scans(what: Path, pick: Pick) -> dict[str, Any]:
+    listing = find_cases(what, pick=pick)
     failed = dict(listing.problems)
     cases: list[dict[str, Any]] = []
     for case in listing.cases:
         try:
-            grid = read_grid(case.image)
+            grid = read_grid(case.image, case.pick)
         except MedsegError as error:
             failed[case.case_id] = str(error)
             continue

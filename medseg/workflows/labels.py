@@ -39,13 +39,13 @@ def labels_of(
         MedsegError: it cannot be read, or does not fit the image.
     """
     labels: MetaTensor = read_labels(path, scheme)
-    grid = read_grid(case.image)
+    grid = read_grid(case.image, case.pick)
     if not is_picture(case.image):
         require_same_grid(grid, grid_of(labels))
     else:
-        if case.frame is not None and labels.shape[3] > 1:
-            labels = MetaTensor(labels.as_tensor()[..., case.frame : case.frame + 1], affine=labels.affine)
-        frames = 1 if case.frame is not None else grid.shape[2]
+        if case.pick.frame is not None and labels.shape[3] > 1:
+            labels = MetaTensor(labels.as_tensor()[..., case.pick.frame : case.pick.frame + 1], affine=labels.affine)
+        frames = 1 if case.pick.frame is not None else grid.shape[2]
         require_same_size(path, (*grid.shape[:2], frames), tuple(labels.shape[1:]))
     return np.asarray(parts.on_prepared_grid(labels, case, prepare)[0]).astype(np.int16)
 

@@ -216,7 +216,7 @@ class _Prepare(Transform):
 def case_hash(case: Case, prepare: sections.Prepare) -> str:
     """Hash of a scan's content, its given mask and how it is prepared."""
     mask = hash_file(case.mask) if case.mask else case.mask_mode
-    return hash_content([hash_file(case.image), mask, case.frame, prepare.model_dump(mode="json")])
+    return hash_content([hash_file(case.image), mask, case.pick.as_dict(), prepare.model_dump(mode="json")])
 
 
 def _constant_key(item: Any, key: str) -> bytes:
@@ -348,7 +348,7 @@ def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bo
 def _voxels(case: Case) -> int:
     """How many voxels a scan has; none where its header cannot be read, which is reported when its turn comes."""
     try:
-        return int(np.prod(read_grid(case.image).shape))
+        return int(np.prod(read_grid(case.image, case.pick).shape))
     except MedsegError:
         return 0
 

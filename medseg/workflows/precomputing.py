@@ -19,6 +19,7 @@ from medseg.patches.datasets import PatchDataset
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import split_by_patient
 from medseg.scans.folders import find_cases
+from medseg.scans.picks import WHOLE, Pick
 from medseg.workflows import parts, training
 from medseg.workflows.students import needs_student
 
@@ -29,7 +30,7 @@ def precompute_pairs(
     run: Path,
     *,
     overrides: Sequence[str] = (),
-    frame: int | None = None,
+    pick: Pick = WHOLE,
 ) -> dict[str, Any]:
     """Prepare the cases, store the features of their patches, and find each patch's partners.
 
@@ -38,7 +39,7 @@ def precompute_pairs(
         scans: folder, datalist, CSV or one scan.
         run: run folder that training will use.
         overrides: `section.key=value`.
-        frame: which frame of scans that hold several.
+        pick: what to take of files that hold several volumes.
 
     Returns:
         `lines` for the terminal, `store`, `patches`, `neighbours`, `failed` cases.
@@ -50,7 +51,7 @@ def precompute_pairs(
     if needs_student(resolved):
         raise MedsegError("features.backbone must need no training, got student; train the run instead")
     require_folder(run, "--run")
-    listing = find_cases(scans, frame=frame, skip=(run,))
+    listing = find_cases(scans, pick=pick, skip=(run,))
     fabric = parts.start_fabric(resolved.run)
     parts.say_listing(listing)
     cases, _ = split_by_patient(listing.cases, validation_fraction=resolved.run.held_out, seed=resolved.run.seed)

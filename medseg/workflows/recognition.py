@@ -58,7 +58,7 @@ def _require_sectors(pictures: Sequence[Case]) -> None:
     found, unreadable = list[bool](), list[MedsegError]()
     for case in (pictures[n] for n in spread):
         try:
-            frame = next(iterate_frames(case.image, frame=case.frame))
+            frame = next(iterate_frames(case.image, case.pick))
         except MedsegError as error:  # in its turn, its own line will say so
             unreadable.append(error)
         else:

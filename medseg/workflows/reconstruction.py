@@ -30,6 +30,7 @@ from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.masks import geometry_receipt, write_label_tables
 from medseg.scans.names import is_picture
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.pixel_sizes import pixel_size_mm
 from medseg.scans.readers import read_grid
 from medseg.scoring.areas import Areas, write_areas
@@ -54,7 +55,7 @@ def reconstruct_run(
     compare: bool = False,
     held_out: bool = False,
     overrides: Sequence[str] = (),
-    frame: int | None = None,
+    pick: Pick = WHOLE,
     brief: bool = False,
 ) -> dict[str, Any]:
     """Reconstruct every case of `scans`; finished cases with the same manifest are skipped.
@@ -66,7 +67,7 @@ def reconstruct_run(
         compare: also write the masks of the other methods to `out/comparison`.
         held_out: only the cases that training did not see.
         overrides: `section.key=value` for prepare, naming and reconstruct, and for run (device, processes).
-        frame: which frame of scans that hold several.
+        pick: what to take of files that hold several volumes.
         brief: leave out the list of cases, which the same command has said already.
 
     Returns:
@@ -79,7 +80,7 @@ def reconstruct_run(
     config = change_config(record.config, overrides, sections=(*CHANGEABLE_AFTER_TRAINING, "run"))
     require_steps(config.reconstruct.refine)
     require_folder(out, "-o")
-    listing = find_cases(scans, frame=frame, skip=(out, run))
+    listing = find_cases(scans, pick=pick, skip=(out, run))
     require_apart(listing, out)
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
@@ -186,7 +187,15 @@ class CaseWriter:
         wanted = {section: plain[section] for section in CHANGEABLE_AFTER_TRAINING}
         classes = {name: parts.plain_classes(naming) for name, naming in self.predictor.naming.items()}
         return hash_content(
-            [self.predictor.model_hash, self.predictor.main, wanted, hash_file(case.image), mask, case.frame, classes]
+            [
+                self.predictor.model_hash,
+                self.predictor.main,
+                wanted,
+                hash_file(case.image),
+                mask,
+                case.pick.as_dict(),
+                classes,
+            ]
         )
 
     def is_done(self, case: Case) -> bool:
@@ -217,7 +226,7 @@ class CaseWriter:
         named = self.predictor.naming[main]
         colours = {entry.value: entry.colour for entry in named.classes}
         backdrop = [entry.value for entry in named.classes if entry.background]
-        target = CaseFiles(self.out, case.case_id, case.image, case.frame, colours, backdrop)
+        target = CaseFiles(self.out, case.case_id, case.image, case.pick, colours, backdrop)
         refine = self.config.reconstruct.refine
         value_of = {entry.name: entry.value for entry in named.classes}
         inside = {
@@ -231,9 +240,9 @@ class CaseWriter:
         manifest = {
             "case": case.case_id,
             "source": relative_source(case.image, self.scans),
-            "frame": case.frame,
+            "pick": case.pick.as_dict(),
             "source_sha256": hash_file(case.image),
-            "geometry": geometry_receipt(case.image),
+            "geometry": geometry_receipt(case.image, case.pick),
             "request": self.request(case),
             "run_hash": self.predictor.model_hash,
             "config_hash": hash_content(as_plain(self.config)),
@@ -266,7 +275,7 @@ class CaseWriter:
             files += [self.out / f"{target.case_id}_areas.csv", self.out / "plots" / f"{target.case_id}_areas.png"]
             write_areas(files[-2], areas)
             area_plot(areas, files[-1], title=target.case_id)
-        total = math.prod(read_grid(target.source).shape[:2]) * len(pixels)
+        total = math.prod(read_grid(target.source, target.pick).shape[:2]) * len(pixels)
         shares = {name: int(counts) / total for name, counts in zip(areas.names, pixels.sum(0), strict=True)}
         return files, {"ml": {}, "share": shares, **areas.means()}
 
@@ -278,7 +287,7 @@ class CaseWriter:
         as_picture = self.config.prepare.modality in SEEN
         files, voxels = write_volume(target, sample, answers, [entry.value for entry in classes], as_picture=as_picture)
         names = tuple(entry.name for entry in classes)
-        voxel_ml = abs(float(np.linalg.det(read_grid(target.source).affine[:3, :3]))) / 1000
+        voxel_ml = abs(float(np.linalg.det(read_grid(target.source, target.pick).affine[:3, :3]))) / 1000
         amounts = {"ml": {name: int(count) * voxel_ml for name, count in zip(names, voxels, strict=True)}}
         pixel_mm = self._pixel_mm(target.source)
         if self._is_ultrasound and pixel_mm is not None:  # a single slice: it has an area

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from medseg.review.picture_overlay import draw_overlay
 from medseg.scans.masks import write_labels, write_map
 from medseg.scans.names import is_picture
+from medseg.scans.picks import Pick
 from medseg.scans.picture_masks import write_colour_png, write_grey_png, write_index_png
 from medseg.scans.readers import read_labels
 from medseg.scans.stacks import open_stack, read_stack
@@ -29,7 +30,7 @@ class CaseFiles:
         out: result folder.
         case_id: of the case.
         source: its scan or picture.
-        frame: the frame that was taken of it, if one was.
+        pick: what was taken of it.
         colours: `#rrggbb` by class value.
         backdrop: classes that are not drawn over the picture, because they are what remains of it.
     """
@@ -37,7 +38,7 @@ class CaseFiles:
     out: Path
     case_id: str
     source: Path
-    frame: int | None
+    pick: Pick
     colours: Mapping[int, str]
     backdrop: Collection[int] = ()
 
@@ -50,7 +51,7 @@ class CaseFiles:
         """Write a mask on the stored grid: `CASE_KIND`, or another name with a folder in front."""
         if not self.is_picture:
             path = self._path(kind, ".nii.gz")
-            write_labels(path, labels, source=self.source)
+            write_labels(path, labels, source=self.source, pick=self.pick)
             return [path]
         count = labels.shape[2]
         with self.open_frames(count) as frames:
@@ -61,7 +62,7 @@ class CaseFiles:
     def share(self, kind: str, values: Float[np.ndarray, "i j k *c"]) -> list[Path]:
         """Write values from 0 to 1 on the stored grid of a volume, in float32."""
         path = self._path(kind, ".nii.gz")
-        write_map(path, values, source=self.source)
+        write_map(path, values, source=self.source, pick=self.pick)
         return [path]
 
     @contextmanager

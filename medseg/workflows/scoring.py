@@ -20,6 +20,7 @@ from medseg.runs import DIRECT_METHODS, METHODS, versions
 from medseg.scans.folders import find_cases, find_references
 from medseg.scans.grids import require_same_grid
 from medseg.scans.names import is_picture
+from medseg.scans.picks import Pick
 from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
 from medseg.scans.schemes import LabelScheme
 from medseg.scoring.baselines import BASELINES
@@ -218,7 +219,7 @@ def _image_of(manifest: Mapping[str, Any], images: Mapping[str, Path]) -> np.nda
             "is not there" if path is None else f"is not {path}",
         )
         return None
-    return np.asarray(read_image(path, frame=manifest.get("frame"))[0])
+    return np.asarray(read_image(path, Pick(**manifest["pick"]))[0])
 
 
 def _as_lines(table: Any) -> list[str]:

@@ -19,6 +19,7 @@ from medseg.reconstruction.refine import require_steps
 from medseg.runs import DIRECT_METHODS
 from medseg.scans.cases import Case
 from medseg.scans.folders import find_cases
+from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.readers import read_grid
 from medseg.workflows import parts
 from medseg.workflows.naming import require_naming
@@ -43,7 +44,7 @@ def segment_scans(
     adapt: bool = False,
     pixel_mm: float | None = None,
     overrides: Sequence[str] = (),
-    frame: int | None = None,
+    pick: Pick = WHOLE,
 ) -> dict[str, Any]:
     """Write masks of all scans.
 
@@ -57,7 +58,7 @@ def segment_scans(
         adapt: train the student on these scans first; one without weights always is.
         pixel_mm: millimetres a pixel of pictures.
         overrides: `section.key=value`.
-        frame: which frame of scans that hold several.
+        pick: what to take of files that hold several volumes.
 
     Returns:
         `lines` for the terminal, `done`, `skipped` and `failed` cases.
@@ -68,7 +69,7 @@ def segment_scans(
     if config is not None and modality is not None:
         raise MedsegError(f"--modality must go without --config, got {modality} and {config}; give one of them")
     require_folder(out, "-o")
-    listing = find_cases(scans, frame=frame, skip=(out,))
+    listing = find_cases(scans, pick=pick, skip=(out,))
     require_apart(listing, out)
     chosen = config or config_for(listing.cases, modality)
     spacing = [] if pixel_mm is None else [f"prepare.pixel_mm={pixel_mm}"]
@@ -136,7 +137,7 @@ def _frames(cases: Sequence[Case]) -> int:
     count = 0
     for case in cases:
         try:
-            count += 1 if case.frame is not None else read_grid(case.image).shape[2]
+            count += 1 if case.pick.frame is not None else read_grid(case.image, case.pick).shape[2]
         except MedsegError:
             continue
     return count

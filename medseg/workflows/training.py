@@ -31,6 +31,7 @@ from medseg.reconstruction.refine import require_steps
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import Case, Listing, split_by_patient
 from medseg.scans.folders import find_cases
+from medseg.scans.picks import WHOLE, Pick
 from medseg.stego.clustering import PointSample
 from medseg.stego.published import initial_weights
 from medseg.stego.settings import StegoSettings, settings_from_preset
@@ -50,7 +51,7 @@ def train_run(
     run: Path,
     *,
     overrides: Sequence[str] = (),
-    frame: int | None = None,
+    pick: Pick = WHOLE,
     skip: Sequence[Path] = (),
     labels: bool = True,
 ) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def train_run(
         scans: folder, datalist, CSV or one scan; labels are not needed.
         run: run folder.
         overrides: `section.key=value`.
-        frame: which frame of scans that hold several.
+        pick: what to take of files that hold several volumes.
         skip: folders inside `scans` that hold results.
         labels: False looks at no label beside the scans.
 
@@ -77,7 +78,7 @@ def train_run(
     require_naming(resolved.naming)
     require_folder(run, "--run")
     require_folder(RunRecord(run, resolved, {}).store, "features.store")
-    listing = find_cases(scans, frame=frame, skip=(run, *skip))
+    listing = find_cases(scans, pick=pick, skip=(run, *skip))
     listing = listing if labels else replace(listing, labels={})
     fabric = parts.start_fabric(resolved.run)
     if fabric.is_global_zero:

@@ -158,13 +158,13 @@ def _shown_upright(target: CaseFiles, labels: UInt8[np.ndarray, "i0 j0 k0"], sam
     """The stored grid turned to RAS: slices of a sector grid fit neither each other nor any axis of the body."""
     image = _stored(np.asarray(sample["image"]), sample, nearest=False)
     region = _stored(np.asarray(sample["region"]).astype(np.uint8), sample, nearest=True)
-    turned = [_in_ras(values, target.source) for values in (image, labels[None], region)]
+    turned = [_in_ras(values, target) for values in (image, labels[None], region)]
     grey, classes, inside = (values[0].numpy() for values in turned)
     return _Shown(grey, classes, inside > 0, voxel_spacing(turned[0]))
 
 
-def _in_ras(values: Shaped[np.ndarray, "1 i0 j0 k0"], source: Path) -> MetaTensor:
-    affine = torch.from_numpy(read_grid(source).affine)
+def _in_ras(values: Shaped[np.ndarray, "1 i0 j0 k0"], target: CaseFiles) -> MetaTensor:
+    affine = torch.from_numpy(read_grid(target.source, target.pick).affine)
     turned = Orientation("RAS", labels=_RAS_LABELS)(MetaTensor(torch.from_numpy(values), affine=affine))
     assert isinstance(turned, MetaTensor)
     return turned

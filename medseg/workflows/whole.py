@@ -11,6 +11,7 @@ from medseg.config import SEEN
 from medseg.files import require_folder
 from medseg.runs import open_run
 from medseg.scans.folders import find_cases, find_references
+from medseg.scans.picks import WHOLE, Pick
 from medseg.workflows.evaluation import evaluate_run
 from medseg.workflows.reconstruction import reconstruct_run
 from medseg.workflows.scoring import require_region, score_results
@@ -28,7 +29,7 @@ def run_all(
     references: Path | None = None,
     region: str = "all",
     overrides: Sequence[str] = (),
-    frame: int | None = None,
+    pick: Pick = WHOLE,
 ) -> dict[str, Any]:
     """Train on `scans`, write masks of all of them to `out`, score them against references.
 
@@ -40,7 +41,7 @@ def run_all(
         references: labels to score against; None: labels beside the scans, if there are any.
         region: `all` or `brain`, see `score_results`.
         overrides: `section.key=value`.
-        frame: which frame of scans that hold several.
+        pick: what to take of files that hold several volumes.
 
     Returns:
         `lines` for the terminal, and the parts' answers under `train`, `reconstruct` and `score`.
@@ -50,19 +51,19 @@ def run_all(
     require_region(region)
     if references is not None:
         find_references(references)  # there is something to score against, or it is said now
-    trained = train_run(config, scans, run, overrides=overrides, frame=frame, skip=(out,))
-    reconstructed = reconstruct_run(run, scans, out, compare=True, frame=frame, brief=True)
+    trained = train_run(config, scans, run, overrides=overrides, pick=pick, skip=(out,))
+    reconstructed = reconstruct_run(run, scans, out, compare=True, pick=pick, brief=True)
     answer = {
         "train": trained,
         "reconstruct": reconstructed,
         "failed": {**trained["failed"], **reconstructed["failed"]},
     }
     lines = trained["lines"] + reconstructed["lines"]
-    if references is None and find_cases(scans, frame=frame, skip=(out, run)).labels:
+    if references is None and find_cases(scans, pick=pick, skip=(out, run)).labels:
         references = scans
     modality = open_run(run).config.prepare.modality
     if references is not None and modality == "picture":
-        scored = evaluate_run(run, scans, out / "evaluation", frame=frame, brief=True)
+        scored = evaluate_run(run, scans, out / "evaluation", pick=pick, brief=True)
         answer |= {"score": scored, "failed": {**answer["failed"], **scored["failed"]}}
         lines += scored["lines"]
     elif references is not None:

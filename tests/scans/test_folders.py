@@ -9,6 +9,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.scans.folders import find_cases, find_references
+from medseg.scans.picks import Pick
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -155,9 +156,9 @@ def test_folder_to_skip_is_said_but_the_source_itself_is_searched(tmp_path: Path
 
 def test_one_scan_brings_its_mask_and_label(tmp_path: Path) -> None:
     _touch(tmp_path, "002_img.nii", "002_mask.nii", "002_label.nii", "007_img.nii", "sub/002.nii")
-    listing = find_cases(tmp_path / "002_img.nii", frame=2)
+    listing = find_cases(tmp_path / "002_img.nii", pick=Pick(frame=2))
     case = listing.cases[0]
-    assert (len(listing.cases), case.case_id, case.mask, case.frame) == (1, "002", tmp_path / "002_mask.nii", 2)
+    assert (len(listing.cases), case.case_id, case.mask, case.pick.frame) == (1, "002", tmp_path / "002_mask.nii", 2)
     assert listing.labels == {"002": tmp_path / "002_label.nii"}
 
 

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 
 from medseg.errors import MedsegError
+from medseg.scans.picks import Pick
 from medseg.scans.readers import read_grid, read_image
 
 _VALUES = np.random.default_rng(0).integers(0, 500, (9, 7, 5)).astype(np.int16)  # k j i
@@ -36,9 +37,9 @@ def test_each_format_is_read_in_lps_as_ras(tmp_path: Path, extension: str, compr
 def test_frames_and_channels_need_a_choice(tmp_path: Path, extension: str) -> None:
     values = np.random.default_rng(0).normal(size=(3, 9, 7, 5)).astype(np.float32)
     path = _write(tmp_path / f"frames{extension}", values)
-    assert np.array_equal(read_image(path, frame=2).numpy()[0], values[2].T)
+    assert np.array_equal(read_image(path, Pick(frame=2)).numpy()[0], values[2].T)
     vector = _write(tmp_path / f"vector{extension}", np.moveaxis(values, 0, -1), vector=True)
-    assert np.array_equal(read_image(vector, frame=1).numpy()[0], values[1].T)
+    assert np.array_equal(read_image(vector, Pick(frame=1)).numpy()[0], values[1].T)
     for several in (path, vector):
         with pytest.raises(MedsegError, match="must hold one frame, got 3"):
             read_image(several)
@@ -54,7 +55,7 @@ def test_one_frame_stored_as_4d_and_a_slice_stored_as_2d_are_read(tmp_path: Path
 def test_colours_are_refused(tmp_path: Path) -> None:
     values = np.zeros((9, 7, 5, 3), np.uint8)
     with pytest.raises(MedsegError, match="got colours"):
-        read_image(_write(tmp_path / "a.mha", values, vector=True), frame=0)
+        read_image(_write(tmp_path / "a.mha", values, vector=True), Pick(frame=0))
 
 
 @pytest.mark.parametrize("extension", [".mha", ".nrrd"])

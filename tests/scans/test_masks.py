@@ -14,6 +14,7 @@ import SimpleITK
 from medseg.errors import MedsegError
 from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
 from medseg.scans.nifti import read_header
+from medseg.scans.picks import Pick
 from medseg.scans.readers import read_image
 
 _SPACING = (0.4, 0.7, 1.3)
@@ -97,7 +98,7 @@ def test_singleton_and_missing_dimensions_come_back(tmp_path: Path, shape: tuple
 def test_one_frame_of_several_gets_a_mask_of_one_frame(tmp_path: Path) -> None:
     values = _numbered((5, 7, 4, 3))
     source = _save(tmp_path / "scan.nii", values, _affines()[3])
-    assert np.array_equal(read_image(source, frame=2).numpy()[0], values[..., 2])
+    assert np.array_equal(read_image(source, Pick(frame=2)).numpy()[0], values[..., 2])
     write_labels(tmp_path / "seg.nii.gz", np.zeros((5, 7, 4), np.uint8), source=source)
     assert nibabel.load(tmp_path / "seg.nii.gz").shape == (5, 7, 4)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from medseg.errors import MedsegError
 from medseg.scans.cases import Listing
 from medseg.scans.folders import find_cases, find_references
+from medseg.scans.picks import Pick
 from medseg.scans.readers import read_labels
 
 
@@ -136,7 +137,7 @@ def test_one_picture_or_video_is_a_case(tmp_path: Path) -> None:
     listing = find_cases(tmp_path / "a_0000.png")
     assert [case.case_id for case in listing.cases] == ["a_0000"]
     assert listing.labels == {"a_0000": tmp_path / "a_0000_label.png"}
-    assert find_cases(tmp_path / "film.MP4", frame=3).cases[0].frame == 3
+    assert find_cases(tmp_path / "film.MP4", pick=Pick(frame=3)).cases[0].pick.frame == 3
     assert find_references(tmp_path / "a_0000_label.png") == {"a_0000": tmp_path / "a_0000_label.png"}
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.scans.masks import geometry_receipt
+from medseg.scans.picks import Pick
 from medseg.scans.picture_files import MOST_PIXELS
 from medseg.scans.pictures import iterate_frames, picture_grid, read_picture
 from medseg.scans.readers import ScanReader, grid_of, read_grid, read_image
@@ -30,7 +31,7 @@ _RGB = _RANDOM.integers(0, 256, (7, 5, 3)).astype(np.uint8)
 
 def _read(path: Path, frame: int | None = None) -> np.ndarray:
     """Values [h w n c]; what every picture must be is checked on the way."""
-    picture = read_image(path, frame=frame)
+    picture = read_image(path, Pick(frame=frame))
     assert picture.dtype == torch.float32 and picture.affine.dtype == torch.float64
     assert torch.equal(picture.affine, torch.eye(4, dtype=torch.float64))
     assert picture.min() >= 0 and picture.max() <= 1
@@ -172,7 +173,7 @@ def test_pages_are_slices_and_one_can_be_chosen(tmp_path: Path) -> None:
         assert np.array_equal(_read(path, frame=2)[..., 0, 0], pages[2] / np.float32(255))
         for wrong in (3, -1):
             with pytest.raises(MedsegError, match=r"0 is the first., got 3 in all"):
-                read_image(path, frame=wrong)
+                read_image(path, Pick(frame=wrong))
     first.save(tmp_path / "b.tif", save_all=True, append_images=[rest[0].resize((9, 9))])
     with pytest.raises(MedsegError, match="frames of one size, got 7 x 5 and 9 x 9"):
         read_picture(tmp_path / "b.tif")
@@ -378,9 +379,9 @@ def test_frames_one_by_one_are_those_of_the_whole_cine(tmp_path: Path, name: str
     for found, expected in zip(frames, whole, strict=True):
         assert found.dtype == np.float32 and found.shape[:2] == (16, 32)
         assert np.array_equal(np.broadcast_to(found, expected.shape), expected)
-    (third,) = iterate_frames(path, 2)
+    (third,) = iterate_frames(path, Pick(frame=2))
     assert np.array_equal(
-        np.broadcast_to(third, whole[2].shape), read_picture(path, frame=2).numpy()[..., 0].transpose(1, 2, 0)
+        np.broadcast_to(third, whole[2].shape), read_picture(path, Pick(frame=2)).numpy()[..., 0].transpose(1, 2, 0)
     )
 
 
@@ -404,7 +405,7 @@ def test_between_frames_pillow_keeps_its_own_limit(tmp_path: Path) -> None:
 def test_what_no_frame_can_be_taken_from_is_one_line(tmp_path: Path) -> None:
     path = _cine(tmp_path / "a.tif")
     with pytest.raises(MedsegError, match="must have frame 5"):
-        list(iterate_frames(path, 5))
+        list(iterate_frames(path, Pick(frame=5)))
     pages = [Image.new("L", (8, 8)), Image.new("L", (9, 8))]
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(MedsegError, match="frames of one size, got 8 x 8 and 8 x 9"):

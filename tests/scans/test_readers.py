@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from medseg.errors import MedsegError
+from medseg.scans.picks import Pick
 from medseg.scans.readers import ScanReader, grid_of, read_grid, read_image, read_labels
 
 _AFFINE = np.diag([0.5, 0.6, 2.0, 1.0])
@@ -125,11 +126,11 @@ def test_frames_are_counted_from_zero(tmp_path: Path) -> None:
         path = _save(tmp_path / name, values)
         for frame in range(6):
             expected = values.reshape((4, 5, 6, 6), order="F")[..., frame]
-            assert np.array_equal(read_image(path, frame=frame).numpy()[0], expected)
+            assert np.array_equal(read_image(path, Pick(frame=frame)).numpy()[0], expected)
         _assert_refused(path, r"got 6 .4 x 5 x 6 x 2 x 3.; choose one with --frame N, 0 .the first. to 5")
         with pytest.raises(MedsegError, match=r"must have frame 6 .0 is the first., got 6 in all"):
-            read_image(path, frame=6)
-    assert read_image(_save(tmp_path / "b.nii"), frame=0).shape == (1, 6, 5, 20)
+            read_image(path, Pick(frame=6))
+    assert read_image(_save(tmp_path / "b.nii"), Pick(frame=0)).shape == (1, 6, 5, 20)
 
 
 def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from medseg.errors import MedsegError
 from medseg.prepare.chain import prepare_case
 from medseg.prepare.picture import picture_transforms
 from medseg.scans.cases import Case
+from medseg.scans.picks import Pick
 from medseg.workflows.labels import labels_of
 
 
@@ -58,6 +59,6 @@ def test_the_frame_that_was_asked_for_has_its_own_label(tmp_path: Path) -> None:
 
     picture = pages("a.tif", [np.full((6, 5), 10 * n, np.uint8) for n in range(3)])
     label = pages("l.tif", [np.full((6, 5), n, np.uint8) for n in range(3)])
-    found = labels_of(label, Case("a", picture, "a", frame=2), prepare(None), None)
+    found = labels_of(label, Case("a", picture, "a", pick=Pick(frame=2)), prepare(None), None)
 
     assert (found.shape, set(found.flatten().tolist())) == ((6, 5, 1), {2})

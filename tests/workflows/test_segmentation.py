@@ -17,6 +17,7 @@ from medseg.errors import MedsegError
 from medseg.files import hash_file
 from medseg.phantoms.vessels import write_phantoms
 from medseg.scans.cases import Case
+from medseg.scans.picks import Pick
 from medseg.workflows.segmentation import LEAST_FRAMES, _method_for
 
 
@@ -126,7 +127,7 @@ def test_a_liver_student_needs_enough_frames_wherever_they_are(
     assert not caplog.messages
     assert _method_for(None, False, config, [cine]) == "teacher"
     assert f"{LEAST_FRAMES - 1} frames are too few" in caplog.text
-    taken = Case("taken", cine.image, "taken", frame=3)
+    taken = Case("taken", cine.image, "taken", pick=Pick(frame=3))
     assert _method_for(None, False, config, [taken] * (LEAST_FRAMES - 1)) == "teacher"
     assert _method_for(None, False, config, [taken] * LEAST_FRAMES) == "student"
     missing = Case("missing", tmp_path / "missing.png", "missing")
