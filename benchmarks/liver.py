@@ -26,7 +26,7 @@ import liver_times
 from liver_cases import Plan
 
 from medseg.cli import guarded
-from medseg.cli.app import start_logging
+from medseg.cli.answers import start_logging
 
 
 def main() -> int:

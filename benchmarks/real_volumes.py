@@ -27,7 +27,7 @@ from vessels_answers import EDGE_ONLY, ask_run
 from vessels_cases import Plan
 
 from medseg.cli import guarded
-from medseg.cli.app import start_logging
+from medseg.cli.answers import start_logging
 from medseg.errors import MedsegError
 from medseg.files import replacing
 from medseg.prepare.chain import prepare_case

@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medseg.cli import guarded
-from medseg.cli.app import start_logging
+from medseg.cli.answers import start_logging
 from medseg.config import load_config
 from medseg.features.student.vessels.painting import noise_sd_of, paint
 from medseg.features.student.vessels.student import shipped_student

@@ -33,7 +33,7 @@ from timing import Work, compare, load_average
 from torch import Tensor, nn
 
 from medseg.cli import guarded
-from medseg.cli.app import start_logging
+from medseg.cli.answers import start_logging
 from medseg.errors import MedsegError
 from medseg.features.student.precision import half_precision
 from medseg.features.student.training import train_student

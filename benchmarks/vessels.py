@@ -25,7 +25,7 @@ import vessels_seeds
 from vessels_cases import Plan
 
 from medseg.cli import guarded
-from medseg.cli.app import start_logging
+from medseg.cli.answers import start_logging
 
 PARTS = ("train", "rows", "calibration", "seeds", "ablation")
 

@@ -107,7 +107,8 @@ class RunRecord:
 
 
 def _is_of_model(path: Path) -> bool:
-    return path.suffix in (".safetensors", ".json", ".yaml") and path.is_file()
+    is_leftover = path.name.startswith(".")  # half-written by a process that was killed
+    return path.suffix in (".safetensors", ".json", ".yaml") and not is_leftover and path.is_file()
 
 
 def start_run(
@@ -168,7 +169,7 @@ def open_run(folder: Path) -> RunRecord:
         advice = f"did you mean {inside}?" if (inside / "run.yaml").is_file() else "train one with `medseg train`"
         raise MedsegError(f"{folder} must be a run folder with a run.yaml, got none; {advice}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
         inputs = {
             case: {key: str(entry[key]) for key in ("image", "sha256", "patient", "split", "mask")}
             for case, entry in content["inputs"].items()

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--labels", action="store_true", help="all of them are labels")
     asked = parser.parse_args(arguments)
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.scans.conversion import convert_dataset
 
     start_logging(quiet=False, verbose=False)

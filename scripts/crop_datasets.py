@@ -15,7 +15,7 @@ from medseg.cli import guarded
 
 def main(arguments: list[str]) -> int:
     """Translate the options and crop; 1 when an image failed."""
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.published_commands import read_request
 
     start_logging(quiet=False, verbose=False)

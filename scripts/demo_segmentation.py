@@ -20,7 +20,7 @@ _AS_PUBLISHED = ("reconstruct.flip=true", "reconstruct.refine=[crf]")
 
 def main(arguments: list[str]) -> int:
     """Translate the options and write the masks; 1 when an image failed."""
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.published_commands import later_overrides, read_request, run_of
 
     start_logging(quiet=False, verbose=False)

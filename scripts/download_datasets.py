@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     named = [f"--{word}" if word.startswith("pytorch_data_dir=") else word for word in arguments]
     asked = parser.parse_args(named)
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.downloads import DATASETS, chosen, fetch
 
     start_logging(quiet=False, verbose=False)

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     named = [f"--{word}" if word.startswith("output_root=") else word for word in arguments]
     asked = parser.parse_args(named)
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.downloads import MODELS, chosen, fetch
 
     start_logging(quiet=False, verbose=False)

@@ -18,7 +18,7 @@ from medseg.errors import MedsegError
 
 def main(arguments: list[str]) -> int:
     """Translate the options and evaluate each model; 1 when a case failed."""
-    from medseg.cli.app import start_logging
+    from medseg.cli.answers import start_logging
     from medseg.workflows.published_commands import later_overrides, read_request, run_of
 
     start_logging(quiet=False, verbose=False)

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     mapping = parse_map(asked.map) if asked.map else None
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.scans.conversion import map_label_values
 
     start_logging(quiet=False, verbose=False)

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             "plot_correspondence must be true where plot_movie is false, got neither; ask for one of them"
         )
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.correspondence import plot_correspondence
 
     start_logging(quiet=False, verbose=False)

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(as_options(arguments))
     shape = None if asked.grid is None else grid(asked.grid)
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.mosaic import stitch_tiles
 
     start_logging(quiet=False, verbose=False)

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="section.key=value")
     asked = parser.parse_args(as_options(arguments))
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.precision_recall import plot_precision_recall
 
     start_logging(quiet=False, verbose=False)

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dark", type=float, default=8 / 255, help="largest value of a dark pixel, 0 to 1")
     asked = parser.parse_args(arguments)
 
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.scans.conversion import drop_black
 
     start_logging(quiet=False, verbose=False)

@@ -16,7 +16,7 @@ from medseg.errors import MedsegError
 
 def main(arguments: list[str]) -> int:
     """Translate the options and train; 1 when a case failed."""
-    from medseg.cli.app import answer_with, start_logging
+    from medseg.cli.answers import answer_with, start_logging
     from medseg.workflows.published_commands import read_request
 
     start_logging(quiet=False, verbose=False)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from medseg.cli import guarded
-from medseg.cli.app import start_logging
+from medseg.cli.answers import start_logging
 from medseg.config import load_config
 from medseg.features.student.training import train_student
 from medseg.features.student.vessels.course import VesselCourse, VesselSettings

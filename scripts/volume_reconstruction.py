@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     size = share(asked.n_size)
 
-    from medseg.cli.app import start_logging
+    from medseg.cli.answers import start_logging
     from medseg.workflows.reconstruction import reconstruct_run
     from medseg.workflows.scoring import score_results
     from medseg.workflows.training import train_run

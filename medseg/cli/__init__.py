@@ -18,7 +18,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit status."""
     # Threads that spin while they wait made training six times slower beside another program.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from medseg.cli.pictures import app
+    from medseg.cli.verbs import app
 
     return guarded(lambda: app(args=arguments, prog_name="medseg", standalone_mode=False))
 

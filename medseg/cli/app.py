@@ -1,19 +1,34 @@
-"""This file declares every verb of `medseg`: its arguments, its help and its examples.
+"""This file declares the main verbs of `medseg`: their arguments, help and examples.
 
 It imports nothing heavy, so `--help` answers at once; the work lives in `medseg.workflows`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from medseg import __version__
+from medseg.cli.answers import answer_with, start_logging
+from medseg.cli.options import (
+    AsJson,
+    Channel,
+    Compare,
+    ConfigName,
+    Frame,
+    HeldOut,
+    Out,
+    Overrides,
+    Quiet,
+    Region,
+    Resample,
+    Scans,
+    ScansOption,
+    Series,
+    Verbose,
+)
 from medseg.scans.picks import Pick
 
 app = typer.Typer(
@@ -24,53 +39,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-# Inputs are checked where they are read (readable=False: not by Typer), so that every mistake is the same one line.
-Scans = Annotated[
-    Path, typer.Argument(help="Folder, datalist (.json), .csv or one scan.", readable=False, show_default=False)
-]
-ScansOption = Annotated[
-    Path,
-    typer.Option("--scans", help="Folder, datalist (.json), .csv or one scan.", readable=False, show_default=False),
-]
-ConfigName = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG",
-        help="A config file, or the name of a shipped one: tof_mra, pictures_bank, pictures; all: medseg info.",
-        show_default=False,
-    ),
-]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)]
-Overrides = Annotated[
-    list[str],
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Change one config key; may be repeated.", show_default=False
-    ),
-]
-Frame = Annotated[
-    int | None, typer.Option("--frame", help="Which frame (from 0) of scans that hold several.", show_default=False)
-]
-Channel = Annotated[
-    int | None, typer.Option("--channel", help="Which channel (from 0) of scans in colour.", show_default=False)
-]
-Series = Annotated[
-    str | None,
-    typer.Option(
-        "--series", metavar="N|TEXT", help="Which DICOM series: number, UID or part of the name.", show_default=False
-    ),
-]
-Resample = Annotated[
-    bool, typer.Option("--resample", help="Put irregular DICOM slices on a regular grid instead of refusing them.")
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with the place of an error.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
-Region = Annotated[str, typer.Option("--region", help="Score everywhere (all), or inside the brain mask only (brain).")]
-HeldOut = Annotated[bool, typer.Option("--held-out", help="Only cases that training did not see.")]
-Compare = Annotated[
-    bool, typer.Option("--compare", help="Also write k-means' and the untrained head's masks to OUT/comparison.")
-]
 
 
 def _version(show: bool | None) -> None:
@@ -393,30 +361,3 @@ def info(
     from medseg.workflows.information import describe
 
     return answer_with(describe(what, pick=Pick(frame, channel, series, resample)), as_json)
-
-
-def start_logging(quiet: bool, verbose: bool) -> None:
-    """Messages of medseg go to stderr as plain lines, so stdout stays the answer."""
-    log = logging.getLogger("medseg")
-    log.handlers = [logging.StreamHandler(sys.stderr)]
-    log.handlers[0].setFormatter(_Line())
-    log.propagate = False
-    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-
-
-class _Line(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if record.levelno >= logging.ERROR:  # as the line that ends a command
-            return f"medseg: {' '.join(text.split())}"
-        return f"warning: {text}" if record.levelno >= logging.WARNING else text
-
-
-def answer_with(answer: dict[str, Any], as_json: bool) -> int:
-    """Print the answer; status 1 when a case failed."""
-    if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
-    else:
-        for line in answer.get("lines", ()):
-            print(line)
-    return 1 if answer.get("failed") else 0

@@ -1,6 +1,6 @@
 """This file declares the verbs of `medseg` for pictures and for what STEGO's users bring along.
 
-It imports nothing heavy, like `medseg.cli.app`, whose list of verbs it completes.
+It imports nothing heavy, like `medseg.cli.app`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from medseg.cli.app import (
-    AsJson,
-    Frame,
-    HeldOut,
-    Out,
-    Overrides,
-    Quiet,
-    Verbose,
-    answer_with,
-    app,
-    start_logging,
-)
+from medseg.cli.answers import answer_with, start_logging
+from medseg.cli.app import app
+from medseg.cli.options import AsJson, Frame, HeldOut, Out, Overrides, Quiet, Verbose
 from medseg.scans.picks import Pick
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `medseg train`.", show_default=False)]

@@ -81,7 +81,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and key):
             raise MedsegError(f"--set must be section.key=value, got {entry!r}; for example stego.steps=300")
         try:
-            changes.setdefault(section, {})[key] = yaml.safe_load(value)
+            changes.setdefault(section, {})[key] = load_yaml(value)
         except yaml.YAMLError as error:
             raise MedsegError(f"--set {name} must be a YAML value, got {value!r}; quote it") from error
     return changes
@@ -104,7 +104,7 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[Any, Any
             f"{path} must not extend itself, got {' -> '.join(p.name for p in (*seen, path))}; cut the circle"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = load_yaml(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise MedsegError(f"{path} must be readable YAML, got {reason}; mend the file") from error

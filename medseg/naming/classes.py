@@ -219,7 +219,7 @@ def require_distinct(classes: Sequence[ClassEntry], *, where: str) -> None:
 def read_yaml(path: Path) -> Any:
     """Read a YAML file without ever building objects from it."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return load_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise MedsegError(f"{path} must be a readable YAML file, got {problem}; correct or restore it") from error

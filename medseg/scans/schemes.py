@@ -58,7 +58,7 @@ def scheme_from_classes_yaml(path: Path) -> LabelScheme:
         MedsegError: the file cannot be read, or a class lacks a value or a name, or its colour cannot be read.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise MedsegError(f"{path} must be a readable YAML file, got {problem}; correct or restore it") from error

@@ -30,7 +30,7 @@ def read_manifests(out: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The manifests in a result folder, sorted by case, and for each damaged one its case and the error."""
     manifests: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
-    for path in sorted(out.glob(f"*{_ENDING}")):
+    for path in sorted(out.glob(f"[!.]*{_ENDING}")):  # one that begins with a dot was never finished
         try:
             manifests.append(read_manifest(path))
         except MedsegError as error:

@@ -111,7 +111,7 @@ def read_config_file(path: Path, command: str) -> dict[str, str]:
     """
     try:
         # BaseLoader builds nothing but strings, lists and mappings, and leaves `5e-4` and `None` as written.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = load_yaml(path.read_text(encoding="utf-8"), yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise MedsegError(f"{path} must be a readable YAML file, got {reason}; check --config_file") from error

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medseg.cli import run
-from medseg.cli.pictures import app  # with the verbs of both modules
+from medseg.cli.verbs import app
 
 VERBS = [
     command.name or command.callback.__name__.replace("_", "-")
