@@ -13,6 +13,9 @@ import typer
 from medseg import __version__
 from medseg.cli.answers import answer_with, start_logging
 from medseg.cli.options import (
+    MASKS,
+    RESULTS,
+    START,
     AsJson,
     Channel,
     Compare,
@@ -56,8 +59,22 @@ def _medseg(
     pass
 
 
+@app.command(rich_help_panel=START, epilog="Example:  medseg demo -o demo")
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for phantoms, run and results.")] = Path("demo"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Make phantoms, train on them without labels, write masks and a score table."""
+    start_logging(quiet, verbose)
+    from medseg.workflows.demo import run_demo
+
+    return answer_with(run_demo(out), as_json=False)
+
+
 @app.command(
-    epilog="Examples:  medseg segment scan.nii.gz -o results/one\n\nmedseg segment scans/ -o results/mine --adapt\n\nmedseg segment frames/ -o results/liver --modality liver_ultrasound --spacing 0.3"
+    rich_help_panel=MASKS,
+    epilog="Examples:  medseg segment scan.nii.gz -o results/one\n\nmedseg segment scans/ -o results/mine --adapt\n\nmedseg segment frames/ -o results/liver --modality liver_ultrasound --spacing 0.3",
 )
 def segment(
     scans: Annotated[
@@ -127,7 +144,8 @@ def segment(
 
 
 @app.command(
-    epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run pictures_bank --scans images/ -o results/pictures\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1"
+    rich_help_panel=MASKS,
+    epilog="Examples:  medseg run tof_mra --scans scans/ -o results/mine\n\nmedseg run pictures_bank --scans images/ -o results/pictures\n\nmedseg run tof_mra --scans scans/ -o results/mine --references labels/ --set run.seed=1",
 )
 def run(
     config: ConfigName,
@@ -172,7 +190,8 @@ def run(
 
 
 @app.command(
-    epilog="Examples:  medseg train tof_mra --scans scans/ --run runs/mine\n\nmedseg train my.yaml --scans scans.csv --run runs/mine --set stego.steps=800"
+    rich_help_panel=MASKS,
+    epilog="Examples:  medseg train tof_mra --scans scans/ --run runs/mine\n\nmedseg train my.yaml --scans scans.csv --run runs/mine --set stego.steps=800",
 )
 def train(
     config: ConfigName,
@@ -199,7 +218,8 @@ def train(
 
 
 @app.command(
-    epilog="Examples:  medseg reconstruct runs/mine scans/ -o results/mine\n\nmedseg reconstruct runs/mine one.nii.gz -o results/one --set reconstruct.method=kmeans"
+    rich_help_panel=MASKS,
+    epilog="Examples:  medseg reconstruct runs/mine scans/ -o results/mine\n\nmedseg reconstruct runs/mine one.nii.gz -o results/one --set reconstruct.method=kmeans",
 )
 def reconstruct(
     run_folder: Annotated[
@@ -237,7 +257,8 @@ def reconstruct(
 
 
 @app.command(
-    epilog="Examples:  medseg score results/mine labels/\n\nmedseg score results/mine labels/ --region brain --json"
+    rich_help_panel=RESULTS,
+    epilog="Examples:  medseg score results/mine labels/\n\nmedseg score results/mine labels/ --region brain --json",
 )
 def score(
     out: Annotated[
@@ -276,21 +297,9 @@ def score(
     return answer_with(score_results(out, references, into=into, scans=scans, region=region, classes=classes), as_json)
 
 
-@app.command(epilog="Example:  medseg demo -o demo")
-def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for phantoms, run and results.")] = Path("demo"),
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> int:
-    """Make phantoms, train on them without labels, write masks and a score table."""
-    start_logging(quiet, verbose)
-    from medseg.workflows.demo import run_demo
-
-    return answer_with(run_demo(out), as_json=False)
-
-
 @app.command(
-    epilog="Examples:  medseg phantom vessels -o phantoms --cases 3 --seed 0\n\nmedseg phantom vessels -o hard --hard all\n\nmedseg phantom vessels -o some --hard noise_060,aneurysm\n\nmedseg phantom liver -o liver --count 20 --seed 0\n\nmedseg phantom liver -o cines --cine 24 --size small"
+    rich_help_panel=START,
+    epilog="Examples:  medseg phantom vessels -o phantoms --cases 3 --seed 0\n\nmedseg phantom vessels -o hard --hard all\n\nmedseg phantom vessels -o some --hard noise_060,aneurysm\n\nmedseg phantom liver -o liver --count 20 --seed 0\n\nmedseg phantom liver -o cines --cine 24 --size small",
 )
 def phantom(
     out: Out,
@@ -340,7 +349,7 @@ def phantom(
     return answer_with(answer, as_json)
 
 
-@app.command(epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")
+@app.command(rich_help_panel=START, epilog="Examples:  medseg info scans/\n\nmedseg info runs/mine --json")
 def info(
     what: Annotated[
         Path | None,

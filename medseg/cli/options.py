@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+START, MASKS, RESULTS, PICTURES = "Start here", "Masks", "Results", "Pictures, and what STEGO's users bring"
+"""Groups of verbs in the help."""
+
 # Inputs are checked where they are read (readable=False: not by Typer), so that every mistake is the same one line.
 Scans = Annotated[
     Path, typer.Argument(help="Folder, datalist (.json), .csv or one scan.", readable=False, show_default=False)

@@ -12,7 +12,7 @@ import typer
 
 from medseg.cli.answers import answer_with, start_logging
 from medseg.cli.app import app
-from medseg.cli.options import AsJson, Frame, HeldOut, Out, Overrides, Quiet, Verbose
+from medseg.cli.options import PICTURES, AsJson, Frame, HeldOut, Out, Overrides, Quiet, Verbose
 from medseg.scans.picks import Pick
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `medseg train`.", show_default=False)]
@@ -33,7 +33,8 @@ RunOption = Annotated[Path | None, typer.Option("--run", help="A trained run: ad
 
 
 @app.command(
-    epilog="Examples:  medseg evaluate runs/mine images/ -o results/evaluation\n\nmedseg evaluate runs/mine suim/ -o results/suim --classes suim --dark --export"
+    rich_help_panel=PICTURES,
+    epilog="Examples:  medseg evaluate runs/mine images/ -o results/evaluation\n\nmedseg evaluate runs/mine suim/ -o results/suim --classes suim --dark --export",
 )
 def evaluate(
     run_folder: Run,
@@ -66,7 +67,8 @@ def evaluate(
 
 
 @app.command(
-    epilog="Examples:  medseg choose runs/mine --clusters 4,8,16\n\nmedseg choose runs/kept --dry        (a run trained with --set stego.keep_every=100)"
+    rich_help_panel=PICTURES,
+    epilog="Examples:  medseg choose runs/mine --clusters 4,8,16\n\nmedseg choose runs/kept --dry        (a run trained with --set stego.keep_every=100)",
 )
 def choose(
     run_folder: Run,
@@ -93,6 +95,7 @@ def choose(
 
 
 @app.command(
+    rich_help_panel=PICTURES,
     name="import",
     epilog="Examples:  medseg import potsdam_test.ckpt --run runs/potsdam\n\nmedseg reconstruct runs/potsdam images/ -o results/potsdam",
 )
@@ -118,7 +121,8 @@ def import_(
 
 
 @app.command(
-    epilog="Examples:  medseg correspond images/ -o results/points --config pictures\n\nmedseg correspond photo.jpg -o results/points --point 0.3,0.5 --movie gif"
+    rich_help_panel=PICTURES,
+    epilog="Examples:  medseg correspond images/ -o results/points --config pictures\n\nmedseg correspond photo.jpg -o results/points --point 0.3,0.5 --movie gif",
 )
 def correspond(
     images: Images,
@@ -153,6 +157,7 @@ def correspond(
 
 
 @app.command(
+    rich_help_panel=PICTURES,
     name="precision-recall",
     epilog="Examples:  medseg precision-recall images/ -o results/curves\n\nmedseg precision-recall images/ -o results/curves --run runs/mine",
 )
@@ -175,7 +180,9 @@ def precision_recall(
     return answer_with(answer, as_json)
 
 
-@app.command(epilog="Example:  medseg clear-view underwater/ -o results/view --steps colour_cast,haze")
+@app.command(
+    rich_help_panel=PICTURES, epilog="Example:  medseg clear-view underwater/ -o results/view --steps colour_cast,haze"
+)
 def clear_view(
     images: Images,
     out: Out,
@@ -194,7 +201,8 @@ def clear_view(
 
 
 @app.command(
-    epilog="Examples:  medseg crop images/ -o cropped --name mine --type five --ratio 0.5\n\nmedseg train pictures --scans cropped/mine_five_crop_0.5 --run runs/mine"
+    rich_help_panel=PICTURES,
+    epilog="Examples:  medseg crop images/ -o cropped --name mine --type five --ratio 0.5\n\nmedseg train pictures --scans cropped/mine_five_crop_0.5 --run runs/mine",
 )
 def crop(
     scans: Images,

@@ -12,7 +12,7 @@ import typer
 
 from medseg.cli.answers import answer_with, start_logging
 from medseg.cli.app import app
-from medseg.cli.options import AsJson, Channel, Frame, Quiet, Resample, Series, Verbose
+from medseg.cli.options import RESULTS, START, AsJson, Channel, Frame, Quiet, Resample, Series, Verbose
 from medseg.errors import MedsegError
 from medseg.scans.picks import Pick
 
@@ -26,7 +26,8 @@ ScansOfResults = Annotated[
 
 
 @app.command(
-    epilog="Examples:  medseg check scans/\n\nmedseg check dicom_folder/ --series 4\n\nmedseg check label.nii.gz --for scan.nii.gz"
+    rich_help_panel=START,
+    epilog="Examples:  medseg check scans/\n\nmedseg check dicom_folder/ --series 4\n\nmedseg check label.nii.gz --for scan.nii.gz",
 )
 def check(
     what: Annotated[
@@ -53,7 +54,9 @@ def check(
     return answer_with(check_path(what, image=image, pick=Pick(frame, channel, series, resample)), as_json)
 
 
-@app.command(epilog="Examples:  medseg verify results/mine\n\nmedseg verify results/mine --scans scans/")
+@app.command(
+    rich_help_panel=RESULTS, epilog="Examples:  medseg verify results/mine\n\nmedseg verify results/mine --scans scans/"
+)
 def verify(
     out: Results,
     scans: ScansOfResults = None,
@@ -69,7 +72,8 @@ def verify(
 
 
 @app.command(
-    epilog="Examples:  medseg export results/mine --to slicer\n\nmedseg export results/mine --to dicom-seg --to mesh\n\nmedseg export results/mine --to nnunet --labels accepted/ -o nnUNet_raw"
+    rich_help_panel=RESULTS,
+    epilog="Examples:  medseg export results/mine --to slicer\n\nmedseg export results/mine --to dicom-seg --to mesh\n\nmedseg export results/mine --to nnunet --labels accepted/ -o nnUNet_raw",
 )
 def export(
     out: Results,
@@ -111,7 +115,8 @@ def export(
 
 
 @app.command(
-    epilog="Examples:  medseg review results/mine\n\nmedseg review results/mine --serve\n\nmedseg review results/mine --collect ~/Downloads --into accepted"
+    rich_help_panel=RESULTS,
+    epilog="Examples:  medseg review results/mine\n\nmedseg review results/mine --serve\n\nmedseg review results/mine --collect ~/Downloads --into accepted",
 )
 def review(
     out: Results,
