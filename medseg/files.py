@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -186,7 +187,7 @@ def csv_text(value: object) -> str:
     ['liver', "'=1+1", '-0.5', '-0.5', '']
     """
     text = "" if value is None else str(value)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = "".join(letter if is_plain(letter) else " " for letter in text)
     if not text.lstrip().startswith(_FORMULA_STARTS) or _is_number(text):
         return text
     return f"'{text}"
@@ -206,9 +207,18 @@ def printable(text: str) -> str:
     >>> printable("scan" + chr(27) + "[2J of Müller") == "scan" + chr(92) + "x1b[2J of Müller"
     True
     """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    return "".join(letter if is_plain(letter) else letter.encode("unicode_escape").decode("ascii") for letter in text)
+
+
+def is_plain(text: str) -> bool:
+    """Whether nothing in a text can steer a terminal, turn its direction, or not be written down at all."""
+    return all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in text)
+
+
+def lies_beside(path: Path, other: Path) -> bool:
+    """Whether `other`, its links followed, lies in or below the folder of `path`, or of what `path` is a link to."""
+    folders = (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path)))  # noqa: PTH120
+    return any(Path(os.path.realpath(other)).is_relative_to(folder) for folder in folders)
 
 
 def hash_file(path: Path) -> str:

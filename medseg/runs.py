@@ -18,8 +18,9 @@ import yaml
 
 from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, as_plain, config_from_plain
 from medseg.errors import MedsegError
-from medseg.files import hash_content, hash_file, write_text
+from medseg.files import hash_content, hash_file, load_yaml, write_text
 from medseg.scans.cases import Case
+from medseg.scans.sources import hash_scan
 
 METHODS = ("stego", "kmeans", "untrained", "linear")
 """Methods that a training fits: clusters on features, named afterwards. `linear`, the linear probe, needs labels beside
@@ -123,8 +124,8 @@ def start_run(
     """
     inputs = {
         case.case_id: {
-            "image": relative_source(case.image, scans),
-            "sha256": hash_file(case.image),
+            "image": source_of(case, scans),
+            "sha256": hash_scan(case.image, case.pick),
             "patient": case.patient,
             "split": split,
             "mask": hash_file(case.mask) if case.mask else (case.mask_mode or "none given"),
@@ -190,6 +191,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def source_of(case: Case, scans: Path) -> str:
+    """What results call the file of a case: its alias where it has a pseudonym, else its path relative to SCANS."""
+    return case.alias or relative_source(case.image, scans)
 
 
 def relative_source(path: Path, scans: Path) -> str:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from medseg.config.sections import Config
 from medseg.errors import MedsegError
+from medseg.files import load_yaml
 
 CHANGEABLE_AFTER_TRAINING = ("prepare", "naming", "reconstruct")
 

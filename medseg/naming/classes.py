@@ -25,7 +25,7 @@ import yaml
 from jaxtyping import UInt8
 
 from medseg.errors import MedsegError
-from medseg.files import write_text
+from medseg.files import load_yaml, write_text
 from medseg.scans.schemes import colour_of
 
 NAMED_BY = ("rules", "clusters", "training_labels", "clicks", "hand", "oracle")

@@ -32,7 +32,7 @@ _DPI = 130
 
 
 @dataclass(frozen=True)
-class _Plane:
+class Plane:
     """How a plane is shown: the axis it looks along, and the letters at left, right, top and bottom."""
 
     name: str
@@ -40,10 +40,10 @@ class _Plane:
     letters: tuple[str, str, str, str]
 
 
-_PLANES = (
-    _Plane("axial", 2, ("R", "L", "A", "P")),
-    _Plane("coronal", 1, ("R", "L", "S", "I")),
-    _Plane("sagittal", 0, ("A", "P", "S", "I")),
+PLANES = (
+    Plane("axial", 2, ("R", "L", "A", "P")),
+    Plane("coronal", 1, ("R", "L", "S", "I")),
+    Plane("sagittal", 0, ("A", "P", "S", "I")),
 )
 
 
@@ -99,8 +99,8 @@ def mip_picture(
     window = _window(image, region)
     shown = image if region is None else np.where(region, image, image.min())
     columns = 1 if mask is None else 2
-    figure, axes = _grid([[plane] * columns for plane in _PLANES], image.shape, spacing, title)
-    for row, plane in zip(axes, _PLANES, strict=True):
+    figure, axes = _grid([[plane] * columns for plane in PLANES], image.shape, spacing, title)
+    for row, plane in zip(axes, PLANES, strict=True):
         grey = _grey(orient(shown.max(axis=plane.axis)), window)
         _show(row[0], grey, plane, spacing)
         if mask is not None:
@@ -135,7 +135,7 @@ def overlay_picture(
     """
     window = _window(image, region)
     slices = informative_slices(mask)
-    plane = _PLANES[0]
+    plane = PLANES[0]
     figure, axes = _grid([[plane] * len(slices)] * 2, image.shape, spacing, title)
     for column, k in enumerate(slices):
         grey = _grey(orient(image[:, :, k]), window)
@@ -174,7 +174,7 @@ def demo_picture(
 
     Masks are shaded by depth (bright is near the viewer, at the feet), so that crossing vessels can be told apart.
     """
-    plane = _PLANES[0]
+    plane = PLANES[0]
     headings = ["scan", predicted_heading] + ["reference"] * any(row.reference is not None for row in rows)
     columns = len(headings)
     side = 2.6
@@ -267,7 +267,7 @@ def score_plot(rows: Sequence[ScoreRow], path: Path, title: str = "") -> None:
 
 
 def _grid(
-    planes: Sequence[Sequence[_Plane]], shape: tuple[int, ...], spacing: tuple[float, float, float], title: str
+    planes: Sequence[Sequence[Plane]], shape: tuple[int, ...], spacing: tuple[float, float, float], title: str
 ) -> tuple[Figure, Any]:
     """A dark figure with one panel a plane, rows and columns as large as what stands in them."""
     sizes = np.asarray([[_size_mm(plane, shape, spacing) for plane in row] for row in planes])
@@ -293,7 +293,7 @@ def _grid(
     return figure, axes
 
 
-def _size_mm(plane: _Plane, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[float, float]:
+def _size_mm(plane: Plane, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[float, float]:
     """Width and height of a view in mm."""
     across, up = (axis for axis in range(3) if axis != plane.axis)
     return shape[across] * spacing[across], shape[up] * spacing[up]
@@ -302,7 +302,7 @@ def _size_mm(plane: _Plane, shape: tuple[int, ...], spacing: tuple[float, float,
 def _show(
     axis: Axes,
     picture: np.ndarray,
-    plane: _Plane,
+    plane: Plane,
     spacing: tuple[float, float, float],
     *,
     heading: str = "",

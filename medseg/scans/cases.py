@@ -33,6 +33,7 @@ class Case:
         mask_mode: what a CSV asks for instead of one: `none`, `builtin` or `deepbet`.
         split: `train`, `val` or `test` where folders or a datalist give it.
         pick: what to take of a file that holds several volumes.
+        alias: what results call the file instead of its path, where names are not to be told.
     """
 
     case_id: str
@@ -42,6 +43,7 @@ class Case:
     mask_mode: str | None = None
     split: str | None = None
     pick: Pick = WHOLE
+    alias: str | None = None
 
 
 @dataclass(frozen=True)

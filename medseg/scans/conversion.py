@@ -190,12 +190,14 @@ def _pictures(source: Path, out: Path) -> list[Path]:
     """All pictures below the source that are not below the results."""
     if not source.is_dir():
         raise MedsegError(f"{source} must be a folder of pictures, got {'a file' if source.exists() else 'none'}")
+    root = source.resolve()
     inside = None if out.resolve() == source.resolve() else out.resolve()
     found = [
         path
         for path in sorted(source.rglob("*"))
         if is_picture(path)
         and path.is_file()
+        and path.resolve().is_relative_to(root)  # no link brings a file of elsewhere in
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
         and not (inside and path.resolve().is_relative_to(inside))
     ]

@@ -11,18 +11,22 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.errors import MedsegError
 from medseg.files import hash_file
 from medseg.scans.cases import Case, Listing
+from medseg.scans.dicom.entries import entry_of
+from medseg.scans.dicom_files import DicomFiles, name_of_folder, sort_dicom
 from medseg.scans.listings import Draft, read_csv, read_datalist
 from medseg.scans.names import (
     EXTENSIONS,
     KINDS,
     given_splits,
+    is_dicom,
     is_picture,
+    is_usable_name,
     named_files,
     parse_name,
     patients,
@@ -34,7 +38,7 @@ from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_layouts import folder_of_images, is_image_folder, standard_layout, take_label_beside
 from medseg.scans.schemes import LabelScheme, scheme_from_classes_yaml
 from medseg.scans.shipped_schemes import load_scheme
-from medseg.scans.walking import walk
+from medseg.scans.walking import LEADS_OUT, walk
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ def find_cases(
         MedsegError: `source` is missing, no usable case is in it, or there is no such scheme.
     """
     given = None if scheme is None else load_scheme(scheme)
-    found = _found(source, skip, given) if isinstance(source, Path) else _found_in_all(source, skip, given)
+    found = _found(source, skip, given, pick) if isinstance(source, Path) else _found_in_all(source, skip, given, pick)
     drafts, notes = found.drafts, found.notes
     with_image = [draft for draft in drafts if draft.images or draft.problems]
     for role, files in (("label", "labels"), ("brain mask", "masks")):
@@ -94,9 +98,7 @@ def find_cases(
             problems.append((case_id, problem))
             continue
         mask = draft.masks[0] if draft.masks else None
-        cases.append(
-            Case(case_id, draft.images[0], draft.patient or patient, mask, draft.mask_mode, draft.split, pick)
-        )
+        cases.append(Case(case_id, draft.images[0], draft.patient or patient, mask, draft.mask_mode, draft.split, pick))
         if draft.labels:
             labels[case_id] = draft.labels[0]
     if not cases:
@@ -137,7 +139,7 @@ def find_references(source: Path, *, scheme: str | Path | None = None) -> Refere
         name = parse_name(split_extension(source.name)[0], keep_number=is_picture(source))[0]
         references[name or source.parent.name] = source
         return references
-    everything = _found(source, (), given)
+    everything = _found(source, (), given, WHOLE)
     drafts, references.scheme = everything.drafts, everything.scheme
     found = [draft for draft in drafts if draft.labels and draft.images]
     found = found or [draft for draft in drafts if draft.labels]
@@ -165,11 +167,11 @@ def find_references(source: Path, *, scheme: str | Path | None = None) -> Refere
     return references
 
 
-def _found(source: Path, skip: Sequence[Path], scheme: LabelScheme | None) -> _Found:
+def _found(source: Path, skip: Sequence[Path], scheme: LabelScheme | None, pick: Pick) -> _Found:
     if source.is_dir():
         if not os.access(source, os.R_OK | os.X_OK):
             raise MedsegError(f"{source} must be readable, got no permission; change its permissions")
-        return _from_folder(source, skip, scheme)
+        return _from_folder(source, skip, scheme, pick)
     if not source.is_file():
         raise MedsegError(
             f"{source} must be a folder, a datalist, a CSV, a scan or a picture, got nothing there; check the name"
@@ -180,17 +182,17 @@ def _found(source: Path, skip: Sequence[Path], scheme: LabelScheme | None) -> _F
             scheme = _scheme_beside(source)
         return _Found(drafts, notes, scheme)
     if _is_image(source):
-        return _from_file(source, scheme)
+        return _from_file(source, scheme, pick)
     got = source.suffix or "no extension"
     raise MedsegError(f"{source} must be a folder, .json, .csv, {KINDS}, got {got}; convert it")
 
 
-def _found_in_all(sources: Sequence[Path], skip: Sequence[Path], scheme: LabelScheme | None) -> _Found:
+def _found_in_all(sources: Sequence[Path], skip: Sequence[Path], scheme: LabelScheme | None, pick: Pick) -> _Found:
     """What several sources hold; equal names get the source's folder in front, a scan given twice counts once."""
     everything = _Found([], scheme=scheme)
     seen: set[Path] = set()
     for source in sources:
-        found = _found(source, skip, scheme)
+        found = _found(source, skip, scheme, pick)
         if everything.scheme and found.scheme and found.scheme != everything.scheme:
             raise MedsegError(
                 f"{source} must have labels that mean the same as those before it, got {found.scheme.name} after "
@@ -209,8 +211,12 @@ def _found_in_all(sources: Sequence[Path], skip: Sequence[Path], scheme: LabelSc
     return everything
 
 
-def _from_folder(source: Path, skip: Sequence[Path], scheme: LabelScheme | None) -> _Found:
+def _from_folder(source: Path, skip: Sequence[Path], scheme: LabelScheme | None, pick: Pick) -> _Found:
     here = walk(source, {path.resolve() for path in skip})
+    dicom = sort_dicom(here.dicom, source, pick.series)
+    here.pictures = sorted([*here.pictures, *dicom.pictures])
+    here.left_out += dicom.left_out
+    here.volumes += dicom.volumes
     meant = is_image_folder(source, here.pictures) and not is_image_folder(source, here.volumes)
     if scheme is None and here.classes and (meant or not here.volumes):
         scheme = scheme_from_classes_yaml(here.classes)
@@ -221,10 +227,13 @@ def _from_folder(source: Path, skip: Sequence[Path], scheme: LabelScheme | None)
     if pictures is not None:
         left_out = [(path, reason) for path, reason in here.left_out if path not in pictures.lists]
         left_out += [(path, "a volume beside pictures") for path in here.volumes]
+        pictures.drafts += _unusable(dicom, source)
         notes = [f"layout: {pictures.layout}", *here.notes, *pictures.notes, *notes_of(left_out)]
         return _Found(pictures.drafts, notes, pictures.scheme)
     files, unknown = named_files(here.volumes, source)
+    files = [replace(file, path=dicom.volumes.get(file.path, file.path)) for file in files]
     drafts, unclear = paired(files)
+    drafts += _unusable(dicom, source)
     images = [draft for draft in drafts if draft.images]
     splits = given_splits([draft.images[0].parent.relative_to(source).parts for draft in images])
     for draft, split in zip(images, splits, strict=True):
@@ -233,20 +242,33 @@ def _from_folder(source: Path, skip: Sequence[Path], scheme: LabelScheme | None)
     return _Found(drafts, here.notes + notes_of(here.left_out + beside + unknown + unclear), scheme)
 
 
-def _from_file(path: Path, scheme: LabelScheme | None) -> _Found:
+def _unusable(dicom: DicomFiles, source: Path) -> list[Draft]:
+    """Cases that are there and cannot be read, each with its problem."""
+    files, _ = named_files(list(dicom.problems), source)
+    return [Draft(file.base or file.path.name, file.group, problems=[dicom.problems[file.path]]) for file in files]
+
+
+def _from_file(path: Path, scheme: LabelScheme | None, pick: Pick) -> _Found:
     """One image, with the mask and the label that lie beside it; of several no one knows which is meant."""
     if path.suffix.lower() == ".img":
         path = next((header for suffix in (".hdr", ".HDR") if (header := path.with_suffix(suffix)).is_file()), path)
-    here = walk(path.parent, set(), deep=False)
-    files, _ = named_files(here.pictures if is_picture(path) else here.volumes, path.parent, pictures=is_picture(path))
-    drafts, _ = paired(files)
+    try:
+        name, path = _name_and_file(path, pick)
+    except MedsegError as error:
+        return _Found([Draft(split_extension(path.name)[0], problems=[str(error)])], scheme=scheme)
+    here = walk(path.parent, set(), deep=False, named=path)
+    beside = here.pictures if is_picture(path) else here.volumes
+    if name not in beside:
+        beside.append(name)
+    files, _ = named_files(beside, path.parent, pictures=is_picture(path))
+    drafts, _ = paired([replace(file, path=path if file.path == name else file.path) for file in files])
     draft = next((draft for draft in drafts if path in draft.images), None)
     if draft and is_picture(path):
         take_label_beside(draft)
     if draft is None or path not in draft.images:  # called a mask or a label, yet given as a scan
-        draft = Draft(split_extension(path.name)[0])
+        draft = Draft(split_extension(name.name)[0])
     draft.images = [path]
-    notes = []
+    notes = notes_of([(link, reason) for link, reason in here.left_out if reason == LEADS_OUT])
     for role, partners in (("brain mask", draft.masks), ("label", draft.labels)):
         if len(partners) > 1:
             notes.append(f"{len(partners)} {role}s beside {path.name}, none is taken: {some(p.name for p in partners)}")
@@ -256,6 +278,20 @@ def _from_file(path: Path, scheme: LabelScheme | None) -> _Found:
     return _Found([draft], notes, scheme)
 
 
+def _name_and_file(path: Path, pick: Pick) -> tuple[Path, Path]:
+    """The path that names a case, and the file by which it is read: for a DICOM slice its folder and the first one.
+
+    Raises:
+        MedsegError: it is DICOM that cannot be read, or that holds several series.
+    """
+    if is_picture(path) or not is_dicom(path):
+        return path, path
+    entry = entry_of(path, pick.series)
+    if len(entry.instances) == 1 or entry.first.place.member is not None:
+        return path, path
+    return name_of_folder(path.parent, path.parent), entry.first.place.path
+
+
 def _scheme_beside(path: Path) -> LabelScheme | None:
     """What the `classes.yaml` in the folder of a file says, if there is one of the user's."""
     classes = walk(path.parent, set(), deep=False).classes
@@ -263,7 +299,7 @@ def _scheme_beside(path: Path) -> LabelScheme | None:
 
 
 def _is_image(path: Path) -> bool:
-    return split_extension(path.name)[1] in (*EXTENSIONS, ".img") or is_picture(path)
+    return split_extension(path.name)[1] in (*EXTENSIONS, ".img") or is_picture(path) or is_dicom(path)
 
 
 def _case_ids(drafts: Sequence[Draft]) -> list[str]:
@@ -275,6 +311,9 @@ def _problem(draft: Draft, case_id: str, taken: int) -> str | None:
     """The first thing that makes a case unusable, in one line."""
     if draft.problems:
         return draft.problems[0]
+    if not is_usable_name(case_id):
+        where = draft.images[0] if draft.images else case_id
+        return f"{where} must have a name of up to 200 plain characters, got {case_id!r}; rename it"
     image = "image" if any(map(is_picture, draft.images)) else "scan"
     for role, files in ((image, draft.images), ("brain mask", draft.masks), ("label", draft.labels)):
         if len(files) > 1:
@@ -296,5 +335,5 @@ def _problem(draft: Draft, case_id: str, taken: int) -> str | None:
 def _same_content(one: Path, other: Path) -> bool:
     try:
         return 0 < one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
-    except OSError:  # whoever needs the file will say so
+    except (OSError, MedsegError):  # whoever needs the file will say so
         return False

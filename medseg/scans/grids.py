@@ -86,19 +86,66 @@ def require_same_grid(image: Grid, other: Grid, tolerance_voxels: float = 1e-3) 
     """
     if image.shape != other.shape:
         raise MedsegError(
-            f"{other.name} must have the {_shape(image.shape)} voxels of {image.name}, got {_shape(other.shape)}; "
-            "resample it onto the image"
+            f"{other.name} must have the {_shape(image.shape)} voxels of {image.name}, got {_shape(other.shape)}"
+            f"{_reach(image, other)}; resample it onto the image"
         )
     offset = np.linalg.solve(image.affine[:3, :3], (other.corners() - image.corners()).T)
     worst = float(np.abs(offset).max())
     if worst > tolerance_voxels:
+        difference, advice = _difference(image, other, tolerance_voxels)
         raise MedsegError(
-            f"{other.name} must lie on the grid of {image.name}, got corners that are {worst:.3g} voxels off "
-            f"({other.orientation}, {_numbers(other.spacing)} mm against {image.orientation}, "
-            f"{_numbers(image.spacing)} mm); resample it onto the image"
+            f"{other.name} must lie on the grid of {image.name}, got {difference} (corners up to {worst:.3g} voxels "
+            f"off); {advice}"
         )
     if worst > _UNSAID_VOXELS:
         _log.info("%s is %.2g voxels off the grid of %s, which is tolerated", other.name, worst, image.name)
+
+
+def _reach(image: Grid, other: Grid) -> str:
+    """Whether a grid of another shape covers the image: then it can be cropped."""
+    inside = np.linalg.solve(other.affine[:3, :3], (image.corners() - other.affine[:3, 3]).T).T
+    covers = (inside > -0.5).all() and (inside < np.array(other.shape) - 0.5).all()
+    return ", which cover the image and more" if covers else ""
+
+
+def _difference(image: Grid, other: Grid, tolerance_voxels: float) -> tuple[str, str]:
+    """In which way a grid of the same shape differs, and what to do."""
+    ours, theirs = image.affine[:3, :3], other.affine[:3, :3]
+    allowed = tolerance_voxels * np.linalg.norm(ours, axis=0) / np.array(image.shape)
+
+    def is_same(columns: Float[np.ndarray, "3 3"]) -> bool:
+        return bool((np.abs(columns - ours) <= allowed).all())
+
+    # Either somebody changed the sign of a position, or the voxels run the other way along an axis.
+    for names, mirrors in (("xyz", lambda signs: signs[:, None] * theirs), ("ijk", lambda signs: theirs * signs)):
+        for signs in product((1, -1), repeat=3):
+            if min(signs) < 0 and is_same(mirrors(np.array(signs))):
+                axes = " and ".join(name for name, sign in zip(names, signs, strict=True) if sign < 0)
+                noun = "axis" if signs.count(-1) == 1 else "axes"
+                letters = f"({other.orientation} against {image.orientation})"
+                found = f"the same shape with the {axes} {noun} mirrored {letters}"
+                return found, "mend its header, or export it again from the image"
+    if is_same(theirs):
+        shift = ", ".join(f"{length:.4g}" for length in other.affine[:3, 3] - image.affine[:3, 3] + 0.0)
+        return f"the same voxels shifted by ({shift}) mm", "mend its origin, or resample it onto the image"
+    if not np.allclose(image.spacing, other.spacing, rtol=1e-4):
+        found = f"another spacing, {_numbers(other.spacing)} mm against {_numbers(image.spacing)} mm"
+        return found, "resample it onto the image"
+    found = f"axes that point another way ({other.orientation} against {image.orientation})"
+    return found, "resample it onto the image"
+
+
+def require_same_size(path: Path, picture: tuple[int, ...], label: tuple[int, ...]) -> None:
+    """Check that a label has the rows, columns and frames of its picture.
+
+    Raises:
+        MedsegError: it has others.
+    """
+    if picture != label:
+        raise MedsegError(
+            f"{path} must have the rows, columns and frames of its picture, {_shape(picture)}, got {_shape(label)}; "
+            "export it again"
+        )
 
 
 def require_plausible_size(path: Path, shape: tuple[int, ...], itemsize: int, stored: int, *, compressed: bool) -> None:
@@ -123,14 +170,15 @@ def require_plausible_size(path: Path, shape: tuple[int, ...], itemsize: int, st
             f"got a file with {_bytes(stored)} for them; it is cut or damaged, copy it again"
         )
     needed = math.prod(shape[:3]) * (itemsize + 4)  # as stored, and as float32
-    if needed > _memory_bytes():
+    if needed > memory_bytes():
         raise MedsegError(
-            f"{path} must fit in the memory of this machine ({_bytes(_memory_bytes())}), "
+            f"{path} must fit in the memory of this machine ({_bytes(memory_bytes())}), "
             f"got {_shape(shape)} voxels that need {_bytes(needed)}; crop it or use a larger machine"
         )
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """What this machine has."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

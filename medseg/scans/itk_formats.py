@@ -1,21 +1,25 @@
 """This file reads MetaImage (.mha .mhd) and NRRD (.nrrd .nhdr) files with SimpleITK.
 
 Their headers are text. It is parsed here first, only to compare the claimed size with the file before
-SimpleITK asks for memory. SimpleITK's positions are LPS+; they leave this file as RAS+.
+SimpleITK asks for memory, and to see that the files it names lie beside it. SimpleITK's positions are LPS+; they
+leave this file as RAS+.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Num
 
 from medseg.errors import MedsegError
+from medseg.files import lies_beside
 from medseg.scans.grids import Grid, require_plausible_size
 from medseg.scans.nifti import spatial_shape
 
@@ -23,6 +27,11 @@ if TYPE_CHECKING:
     import SimpleITK
 
 _HEADER_BYTES = 1 << 16
+_LIST_BYTES = 1 << 24
+"""The most that a header with a list of files is read of."""
+_LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\r|\n|$)")
+_PATTERN = re.compile(r"[^%]*%0?\d{0,2}d[^%]*")
+"""Names with a number in them; anything else after a % would be handed to C's printf."""
 _CHUNK_BYTES = 1 << 22
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
@@ -46,14 +55,19 @@ class ItkHeader:
         shape: every spatial or time dimension, without channels.
         channels: values of one voxel.
         is_colour: whether the channels are the bytes of a colour.
-        is_float: whether values are stored as floating-point numbers.
+        pixel: the number format in SimpleITK's words, e.g. `16-bit signed integer`.
     """
 
     grid: Grid
     shape: tuple[int, ...]
     channels: int
     is_colour: bool
-    is_float: bool
+    pixel: str
+
+    @property
+    def is_float(self) -> bool:
+        """Whether values are stored as floating-point numbers."""
+        return "float" in self.pixel
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,16 @@ class _Claim:
 def is_itk_format(path: Path) -> bool:
     """Whether the name is one of MetaImage or NRRD."""
     return path.suffix.lower() in _READERS
+
+
+def data_file(path: Path) -> Path | None:
+    """The one file of voxels that a header names; none where the voxels follow the header, or lie in several files.
+
+    Raises:
+        MedsegError: the header is not valid.
+    """
+    data = _read_claim(path).data
+    return None if data is None or data == path or not data.is_file() else data
 
 
 def read_header(path: Path) -> ItkHeader:
@@ -91,7 +115,7 @@ def read_header(path: Path) -> ItkHeader:
     channels = reader.GetNumberOfComponents()
     pixel = _pixel_name(reader)
     is_colour = channels in (3, 4) and "8-bit unsigned" in pixel
-    return ItkHeader(_grid(path, reader, dimension), shape, channels, is_colour, "float" in pixel)
+    return ItkHeader(_grid(path, reader, dimension), shape, channels, is_colour, pixel)
 
 
 def read_voxels(path: Path, header: ItkHeader, frame: int) -> Num[np.ndarray, "i j k"]:
@@ -152,6 +176,8 @@ def _read_claim(path: Path) -> _Claim:
         raise MedsegError(f"{path} must hold an image, got an empty file; copy it again")
     try:
         return _meta_claim(path, block) if _READERS[path.suffix.lower()] == "MetaImageIO" else _nrrd_claim(path, block)
+    except MedsegError:
+        raise
     except (KeyError, ValueError, IndexError) as error:
         kind = "MetaImage" if path.suffix.lower() in (".mha", ".mhd") else "NRRD"
         raise MedsegError(f"{path} must be a {kind} file, got a header without a valid {error}; export it") from error
@@ -189,13 +215,14 @@ def _require_whole(path: Path, claim: _Claim) -> None:
 def _meta_claim(path: Path, block: bytes) -> _Claim:
     fields: dict[str, str] = {}
     end = 0
-    for line in block.split(b"\n"):
-        end += len(line) + 1
-        name, _, value = line.decode("latin-1").partition("=")
-        fields[name.strip()] = value.strip()
+    for line, end in _lines(block):  # noqa: B007 (where the voxels or a list begin)
+        name, *value = re.split("[=:]", line, maxsplit=1)  # MetaIO takes both
+        fields[name.strip()] = "".join(value).strip()
         if name.strip() == "ElementDataFile":
             break
     shape = tuple(int(length) for length in fields["DimSize"].split())
+    if len(shape) != int(fields["NDims"]):  # SimpleITK would write beyond its arrays
+        raise ValueError(f"NDims: {fields['NDims']} for {len(shape)} lengths")
     itemsize = _META_BYTES[fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")]
     itemsize *= int(fields.get("ElementNumberOfChannels", 1))
     compressed = fields.get("CompressedData", "").lower() in ("true", "1")
@@ -203,6 +230,7 @@ def _meta_claim(path: Path, block: bytes) -> _Claim:
     data: Path | None = path if data_name.upper() == "LOCAL" else path.parent / data_name
     if data_name.upper().startswith("LIST") or "%" in data_name:
         data = None
+    _require_beside(path, data_name, end)
     size = fields.get("CompressedDataSize") if compressed and data is not None else None
     return _Claim(shape, itemsize, data, end if data == path else 0, compressed, int(size) if size else None)
 
@@ -212,22 +240,54 @@ def _nrrd_claim(path: Path, block: bytes) -> _Claim:
         raise KeyError("magic word NRRD")
     fields: dict[str, str] = {}
     end = 0
-    for line in block.split(b"\n"):
-        end += len(line) + 1
-        if not line.strip():
-            break
-        name, _, value = line.decode("latin-1").partition(":")
-        fields[name.strip().lower()] = value.strip()
+    for line, end in _lines(block):  # noqa: B007
+        name, _, value = line.partition(":")
+        if not value.startswith("="):  # which is a remark of the user's
+            fields[name.strip().lower()] = value.strip()
+        if not line.strip() or fields.get("data file", fields.get("datafile", "")).startswith("LIST"):
+            break  # a list goes on to the end of the file
     shape = tuple(int(length) for length in fields["sizes"].split())
     itemsize = _NRRD_BYTES[fields["type"].lower()]
     data_name = fields.get("data file", fields.get("datafile"))
     data: Path | None = path if data_name is None else path.parent / data_name
     if data_name is not None and (data_name.startswith("LIST") or "%" in data_name):
         data = None
+    if data_name is not None:
+        _require_beside(path, data_name, end)
     encoding = fields["encoding"].lower()
     if encoding not in ("raw", "gz", "gzip"):
         data = None  # text or bzip2: how much there is cannot be told without reading it
     return _Claim(shape, itemsize, data, end if data == path else 0, encoding in ("gz", "gzip"), None)
+
+
+def _lines(block: bytes) -> Iterator[tuple[str, int]]:
+    """Each line of a header, and where the next one begins; like the libraries, all three kinds of newline end one."""
+    for match in _LINE.finditer(block):
+        yield match[1].decode("latin-1"), match.end()
+
+
+def _require_beside(path: Path, data_name: str, end: int) -> None:
+    """Refuse a header that names files outside of its own folder, which would bring anything on the disk in.
+
+    Args:
+        path: the header.
+        data_name: what it names: itself (`LOCAL`), a file, a pattern with a number in it, or `LIST`.
+        end: where the header goes on, with the names of a list.
+    """
+    if data_name.upper() == "LOCAL":
+        return
+    names = [data_name]
+    if data_name.upper().startswith("LIST"):
+        with path.open("rb") as stream:
+            stream.seek(end)
+            names = [line.strip() for line, _ in _lines(stream.read(_LIST_BYTES)) if line.strip()]
+    elif "%" in data_name and not _PATTERN.fullmatch(data_name):
+        raise MedsegError(f"{path} must name its files by one number such as %03d, got {data_name!r}; mend its header")
+    for name in names:
+        steps = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
+        is_away = PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in steps
+        if is_away or not lies_beside(path, path.parent / name):
+            raise MedsegError(f"{path} must have its voxels beside it, got {name!r}; move both into one folder")
 
 
 def _unreadable(path: Path, error: RuntimeError) -> MedsegError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from medseg.errors import MedsegError
 from medseg.files import read_json
-from medseg.scans.names import Split, parse_name, split_extension
+from medseg.scans.names import Split, is_usable_name, parse_name, split_extension
 
 MASK_MODES = ("none", "builtin", "deepbet")
 _COLUMNS = ("case", "patient", "image", "mask", "label")
@@ -59,8 +59,11 @@ def read_csv(path: Path) -> tuple[list[Draft], list[str]]:
         raise MedsegError(f"{path} must be a CSV file in UTF-8, got {error}; save it again") from error
     first = text.partition("\n")[0]
     separator = ";" if ";" in first and "," not in first else ","  # spreadsheets of some countries write semicolons
-    rows = list(csv.DictReader(text.splitlines(), delimiter=separator, skipinitialspace=True))
-    columns = [(name or "").strip().lower() for name in next(csv.reader([first.strip()], delimiter=separator), [])]
+    try:
+        rows = list(csv.DictReader(text.splitlines(), delimiter=separator, skipinitialspace=True))
+        columns = [(name or "").strip().lower() for name in next(csv.reader([first.strip()], delimiter=separator), [])]
+    except csv.Error as error:  # a cell without end, or larger than any file name
+        raise MedsegError(f"{path} must be a CSV file, got {error}; save it again") from error
     if "image" not in columns:
         raise MedsegError(
             f"{path} must have the header {','.join(_COLUMNS)}, got {first.strip()[:80] or 'none'}; add a column image"
@@ -115,7 +118,7 @@ def _draft(entry: Mapping[str, str], table: Path, where: str, notes: list[str]) 
         draft.base = base or f"{table.name} {where}"
         draft.problems.append(f"{table} must name an image in {where}, got none; fill it in")
         return draft
-    if set(draft.base) & set('/\\:*?"<>|'):
+    if not is_usable_name(draft.base, everywhere=True):
         draft.problems.append(f"case in {table} must be usable as a file name, got {base!r} ({where}); rename it")
     path = table.parent / image
     draft.images.append(path)

@@ -1,8 +1,8 @@
 """This file writes masks and maps on the grid of the scan they belong to.
 
 A NIfTI scan hands its own header down: shape with singleton dimensions, sform, qform, codes, units and
-voxel sizes stay bit for bit; only what describes the values is new. A MetaImage or NRRD scan
-gives its affine.
+voxel sizes stay bit for bit; only what describes the values is new, and free text, which may name the
+patient, is left empty. Any other scan gives its affine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Num
 
 from medseg.errors import MedsegError
 from medseg.files import replacing, write_text
@@ -25,11 +25,21 @@ from medseg.scans.readers import read_grid
 
 _COMPRESSION = 6
 _LARGEST_LABEL = 255
-_LPS = np.array([-1.0, -1.0, 1.0])
 _LARGEST_NIFTI1 = 32767
+_QFORM_TOLERANCE_MM = 1e-4
+"""How far a corner may move by the rounding of a quaternion, which near half a turn is many times that of an sform."""
+_TEXTS = ("descrip", "aux_file", "db_name", "data_type", "intent_name", "unused_str")
+"""Free text of a NIfTI header; converters write names, birth dates and file names there."""
 
 
-def write_labels(path: Path, labels: Integer[np.ndarray, "i j k"], *, source: Path, pick: Pick = WHOLE) -> None:
+def write_labels(
+    path: Path,
+    labels: Integer[np.ndarray, "i j k"],
+    *,
+    source: Path,
+    pick: Pick = WHOLE,
+    keep_identity: bool = False,
+) -> None:
     """Write integer labels as uint8 `.nii.gz` on the grid of `source`.
 
     Args:
@@ -37,16 +47,24 @@ def write_labels(path: Path, labels: Integer[np.ndarray, "i j k"], *, source: Pa
         labels: 0 to 255, on the stored grid of the source.
         source: the scan.
         pick: what was taken of it.
+        keep_identity: hand down the free text of a NIfTI header, too, which may name the patient.
 
     Raises:
         MedsegError: the source cannot be read, shapes differ, or the file cannot be written.
     """
     if labels.size and (labels.min() < 0 or labels.max() > _LARGEST_LABEL):
         raise MedsegError(f"{path} must hold labels from 0 to {_LARGEST_LABEL}, got {labels.min()} to {labels.max()}")
-    _write(path, labels, np.dtype("u1"), source, pick)
+    _write(path, labels, np.dtype("u1"), source, pick, keep_identity)
 
 
-def write_map(path: Path, values: Float[np.ndarray, "i j k *c"], *, source: Path, pick: Pick = WHOLE) -> None:
+def write_map(
+    path: Path,
+    values: Float[np.ndarray, "i j k *c"],
+    *,
+    source: Path,
+    pick: Pick = WHOLE,
+    keep_identity: bool = False,
+) -> None:
     """Write a soft map as float32 `.nii.gz` on the grid of `source`; a fourth axis holds classes.
 
     Args:
@@ -54,11 +72,34 @@ def write_map(path: Path, values: Float[np.ndarray, "i j k *c"], *, source: Path
         values: on the stored grid of the source.
         source: the scan.
         pick: what was taken of it.
+        keep_identity: hand down the free text of a NIfTI header, too, which may name the patient.
 
     Raises:
         MedsegError: the source cannot be read, shapes differ, or the file cannot be written.
     """
-    _write(path, values, np.dtype("<f4"), source, pick)
+    _write(path, values, np.dtype("<f4"), source, pick, keep_identity)
+
+
+def write_like(path: Path, values: Num[np.ndarray, "i j k"], header: nifti.Header, *, extension: bytes = b"") -> None:
+    """Write values as `.nii.gz` with the geometry of another file: its shape, forms, codes and units, not its texts.
+
+    Args:
+        path: where to.
+        values: in the number format that they shall have.
+        header: of the other file, as it is stored.
+        extension: header extensions, each with its own size and code.
+
+    Raises:
+        MedsegError: shapes differ, or the file cannot be written.
+    """
+    shape = nifti.stored_shape(header)
+    if values.shape != nifti.spatial_shape(shape):
+        raise MedsegError(f"{path} must have the shape {nifti.spatial_shape(shape)}, got {values.shape}; mend the mask")
+    written = header.as_byteswapped("<")
+    _describe_values(written, shape, values.dtype.newbyteorder("<"))
+    written["vox_offset"] += len(extension)
+    _blank_texts(written)
+    _stream(path, values, written, extension)
 
 
 def write_label_tables(folder: Path, classes: Sequence[Mapping[str, Any]]) -> None:
@@ -73,32 +114,14 @@ def write_label_tables(folder: Path, classes: Sequence[Mapping[str, Any]]) -> No
     for entry in classes:
         value, name = int(entry["value"]), str(entry["name"])
         red, green, blue = bytes.fromhex(str(entry["colour"]).removeprefix("#"))
-        snap.append(f'{value} {red} {green} {blue} 1 1 1 "{name}"')
+        quoted = name.replace('"', "'")  # ITK-SNAP knows no way to write a quotation mark within a name
+        snap.append(f'{value} {red} {green} {blue} 1 1 1 "{quoted}"')
         slicer.append(f"{value} {'_'.join(name.split())} {red} {green} {blue} 255")
     write_text(folder / "labels.txt", "\n".join(snap) + "\n")
     write_text(folder / "labels.ctbl", "\n".join(slicer) + "\n")
 
 
-def geometry_receipt(source: Path, pick: Pick = WHOLE) -> dict[str, Any]:
-    """Plain values that let anyone check where a scan lies.
-
-    Returns:
-        `shape`, `spacing` (mm), `orientation`, `affine` (RAS+, mm) and the positions of the centres of
-        the eight corner voxels, `corners_ras` and `corners_lps` (mm).
-    """
-    grid = read_grid(source, pick)
-    corners = grid.corners()
-    return {
-        "shape": list(grid.shape),
-        "spacing": list(grid.spacing),
-        "orientation": grid.orientation,
-        "affine": grid.affine.tolist(),
-        "corners_ras": corners.tolist(),
-        "corners_lps": (corners * _LPS).tolist(),
-    }
-
-
-def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path, pick: Pick) -> None:
+def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path, pick: Pick, keep_identity: bool) -> None:
     """Stream the voxels slice by slice; the bytes depend on nothing but header and values."""
     header, shape = _header(source, pick)
     if values.shape[:3] != nifti.spatial_shape(shape):
@@ -108,6 +131,13 @@ def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path, pick: 
         )
     channels = values.shape[3:]
     _describe_values(header, (*values.shape[:3], *channels) if channels else shape, dtype)
+    if not keep_identity:
+        _blank_texts(header)
+    _stream(path, values, header)
+
+
+def _stream(path: Path, values: np.ndarray, header: nifti.Header, extension: bytes = b"") -> None:
+    dtype = header.get_data_dtype()
     flat = values.reshape((*values.shape[:3], -1))
     with (
         replacing(path) as beside,
@@ -115,7 +145,7 @@ def _write(path: Path, values: np.ndarray, dtype: np.dtype, source: Path, pick: 
         # Neither name nor time goes into the gzip header, so that equal masks are equal files.
         gzip.GzipFile("", "wb", _COMPRESSION, stream, mtime=0) as deflated,
     ):
-        deflated.write(header.binaryblock + bytes(4))  # four zeros: no extensions
+        deflated.write(header.binaryblock + bytes([bool(extension), 0, 0, 0]) + extension)
         for channel in range(flat.shape[3]):
             for k in range(flat.shape[2]):
                 deflated.write(flat[:, :, k, channel].astype(dtype).tobytes(order="F"))
@@ -144,7 +174,8 @@ def _header_from_grid(grid: Grid) -> nifti.Header:
     header.set_xyzt_units("mm")
     header.set_sform(grid.affine, code=1)
     header.set_qform(grid.affine, code=1)  # the nearest without shear
-    if not np.allclose(header.get_qform(), grid.affine, atol=1e-4):
+    by_qform = Grid(grid.name, grid.shape, np.asarray(header.get_qform(), np.float64))
+    if np.abs(by_qform.corners() - grid.corners()).max() > _QFORM_TOLERANCE_MM:
         header["qform_code"] = 0
     return header
 
@@ -160,3 +191,10 @@ def _describe_values(header: nifti.Header, shape: tuple[int, ...], dtype: np.dty
     header["intent_code"] = 0
     header["magic"] = header.single_magic
     header["vox_offset"] = int(header["sizeof_hdr"]) + 4
+
+
+def _blank_texts(header: nifti.Header) -> None:
+    """Empty what may name somebody; extensions, which may hold whole DICOM headers, are never handed down."""
+    for text in _TEXTS:
+        if text in header.keys():  # noqa: SIM118 (a header is no mapping)
+            header[text] = b""

@@ -1,4 +1,4 @@
-"""This file tells from names alone what a file is: its role, the case it belongs to, its group.
+"""This file tells from names what a file is: its role, the case it belongs to, its group; DICOM by its content.
 
 A *role* is image, mask (of the brain) or label. The *base* is a file name without extension and role
 suffix. The *group* is the folders of a file below the source without those that only name a role
@@ -15,19 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
+from medseg.files import is_plain
+from medseg.scans.dicom.heads import may_be_dicom
+
 Role = Literal["image", "mask", "label"]
 Split = Literal["train", "val", "test"]
 
 EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr")
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".mat")
+DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".zip")
+"""DICOM needs none of them: what it is is told by content. A zip archive holds DICOM files."""
 VIDEO_EXTENSIONS = (".gif", ".mp4", ".avi", ".mov", ".mkv")
 KINDS = (
-    f"a volume ({' '.join(EXTENSIONS)}), a picture ({' '.join(PICTURE_EXTENSIONS[:2])} .tif .npy .mat ...) "
-    f"or a video (.mp4 .gif ...)"
+    f"a volume ({' '.join(EXTENSIONS)}), DICOM (files or a .zip), "
+    f"a picture ({' '.join(PICTURE_EXTENSIONS[:2])} .tif .npy .mat ...) or a video (.mp4 .gif ...)"
 )
 """What can be given, for error lines: all extensions would make them too long."""
 DATA_PARTS = (".img", ".raw", ".zraw", ".raw.gz")
 """Extensions of files that hold the voxels of a header file of the same name."""
+
+_LONGEST_NAME = 200
+"""Bytes of a case's name: file systems end at 255, and `.12345678.part.` and `_uncertainty.nii.gz` come to it."""
 
 _IMAGE = r"img|image|tof|mra|angio|0000"
 _MASK = r"(?:desc-)?brain[_-]?mask|mask"
@@ -76,8 +84,37 @@ class NamedFile:
 
 
 def is_picture(path: PurePath) -> bool:
+    """Whether a file is a picture, an array of pixels or a video: by its name, or by content where that says nothing.
+
+    DICOM without a place in the patient is a picture: ultrasound, colours, secondary captures.
+    """
+    if has_known_name(path) or not isinstance(path, Path):
+        return has_picture_name(path)
+    return dicom_kind(path) == "picture"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file, a folder or a zip archive holds DICOM and is no other kind of file by its name."""
+    return not has_known_name(path) and dicom_kind(path) is not None
+
+
+def has_known_name(path: PurePath) -> bool:
+    """Whether the name alone says what a file is; that of DICOM does not."""
+    return path.name.lower().endswith((*EXTENSIONS, *DATA_PARTS, *PICTURE_EXTENSIONS, *VIDEO_EXTENSIONS))
+
+
+def has_picture_name(path: PurePath) -> bool:
     """Whether a file is a picture, an array of pixels or a video, by its name."""
     return path.name.lower().endswith((*PICTURE_EXTENSIONS, *VIDEO_EXTENSIONS))
+
+
+def dicom_kind(path: Path) -> str | None:
+    """`slice`, `volume`, `picture` or `other` of what holds DICOM; pydicom is loaded only if it may be so."""
+    if path.suffix.lower() != ".zip" and not path.is_dir() and not may_be_dicom(path):
+        return None
+    from medseg.scans.dicom.entries import kind_of
+
+    return kind_of(path)
 
 
 def split_extension(name: str) -> tuple[str, str]:
@@ -86,10 +123,30 @@ def split_extension(name: str) -> tuple[str, str]:
     >>> split_extension("many.dots.v2.NII.GZ")
     ('many.dots.v2', '.nii.gz')
     """
-    for extension in (*EXTENSIONS, *DATA_PARTS, *PICTURE_EXTENSIONS, *VIDEO_EXTENSIONS):
+    for extension in (*EXTENSIONS, *DATA_PARTS, *PICTURE_EXTENSIONS, *VIDEO_EXTENSIONS, *DICOM_EXTENSIONS):
         if name.lower().endswith(extension) and len(name) > len(extension):
             return name[: -len(extension)], extension
     return name, ""
+
+
+def is_usable_name(name: str, *, everywhere: bool = False) -> bool:
+    """Whether a case of this name can give its files theirs, within the folder of the results.
+
+    Args:
+        name: of the case.
+        everywhere: also on Windows, where a file that is there already need not come from.
+
+    >>> [is_usable_name(name) for name in ("sub-01", "Größe 2", "12:30", "../evil", ".hidden", "a" + chr(27), "")]
+    [True, True, True, False, False, False, False]
+    """
+    forbidden = set('/\\:*?"<>|') if everywhere else set("/\\")
+    return (
+        is_plain(name)  # bytes that are no text cannot be written down either
+        and not set(name) & forbidden
+        and not name.startswith(".")
+        and (name == name.strip() or not everywhere)
+        and 0 < len(name.encode()) <= _LONGEST_NAME
+    )
 
 
 def parse_name(stem: str, *, keep_number: bool = False) -> tuple[str, Role | None]:

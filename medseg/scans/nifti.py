@@ -7,6 +7,7 @@ written with the very same fields. *Frames* are everything beyond the third dime
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zlib
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from jaxtyping import Num
 from nibabel.spatialimages import HeaderDataError
 
 from medseg.errors import MedsegError
+from medseg.files import lies_beside
 from medseg.scans.grids import Grid, require_plausible_size
+
+_log = logging.getLogger(__name__)
 
 Header = nibabel.Nifti1Header  # Nifti2Header is a subclass
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_NIFTI_STARTS = (b"\x5c\x01", b"\x1c\x02", b"\0\0")  # 348 or 540 in either byte order
 _HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}  # of xyzt_units & 7: unknown, metre, millimetre, micrometre
 _READ_ERRORS = (EOFError, OSError, zlib.error)
@@ -100,23 +103,48 @@ def read_grid(path: Path, header: Header) -> Grid:
     return Grid(str(path), spatial_shape(shape), affine)
 
 
-def read_voxels(path: Path, header: Header, frame: int) -> tuple[Num[np.ndarray, "i j k"], float, float]:
+def colours(header: Header) -> int:
+    """How many colours a voxel has: 3 or 4, or 0 where it has a number."""
+    try:
+        return len(header.get_data_dtype().fields or ())
+    except (HeaderDataError, KeyError):  # an unknown format is told when the voxels are read
+        return 0
+
+
+def read_voxels(
+    path: Path, header: Header, frame: int, colour: int | None = None
+) -> tuple[Num[np.ndarray, "i j k"], float, float]:
     """The voxels of one frame as stored, with the slope and the intercept that turn them into values.
+
+    Args:
+        path: the file.
+        header: of the same file.
+        frame: from 0, over everything beyond the third dimension.
+        colour: which one to take where a voxel has several, from 0.
 
     Raises:
         MedsegError: the voxels are coloured or complex, are not all there, or do not fit in memory.
     """
-    dtype, slope, intercept = _number_format(path, header)
+    dtype, slope, intercept = _number_format(path, header, colour)
     shape = stored_shape(header)
     data_path, offset = _data_place(path, header)
-    compressed = data_path.suffix.lower() == ".gz"
+    compressed = _is_gzip(data_path)
+    if compressed != (data_path.suffix.lower() == ".gz"):
+        _log.warning(
+            "%s is %s; it is read as what it is",
+            data_path,
+            "gzip-compressed although its name does not say so"
+            if compressed
+            else "not gzip-compressed although its name says so",
+        )
     stored = data_path.stat().st_size - (0 if compressed else offset)
     require_plausible_size(path, shape, dtype.itemsize, max(stored, 0), compressed=compressed)
     spatial = spatial_shape(shape)
     count = math.prod(spatial)
     start = offset + frame * count * dtype.itemsize
     if not compressed:
-        return np.memmap(data_path, dtype, mode="r", offset=start, shape=spatial, order="F"), slope, intercept
+        mapped = np.memmap(data_path, dtype, mode="r", offset=start, shape=spatial, order="F")
+        return _of_colour(mapped, colour), slope, intercept
     raw = np.empty(count, dtype)
     try:
         with _opened(data_path) as stream:
@@ -126,17 +154,24 @@ def read_voxels(path: Path, header: Header, frame: int) -> tuple[Num[np.ndarray,
                 stream.read(1)  # reaches the end, where gzip compares the checksum
     except _READ_ERRORS as error:
         raise _damaged(path, error) from error
-    return raw.reshape(spatial, order="F"), slope, intercept
+    return _of_colour(raw.reshape(spatial, order="F"), colour), slope, intercept
 
 
-def _number_format(path: Path, header: Header) -> tuple[np.dtype, float, float]:
+def _of_colour(voxels: np.ndarray, colour: int | None) -> np.ndarray:
+    names = voxels.dtype.names
+    return voxels if names is None or colour is None else voxels[names[colour]]
+
+
+def _number_format(path: Path, header: Header, colour: int | None) -> tuple[np.dtype, float, float]:
     try:
         dtype = header.get_data_dtype()
         slope, intercept = header.get_slope_inter()
     except (HeaderDataError, KeyError) as error:
         raise MedsegError(f"{path} must hold a known number format, got {_line(error)}; export it again") from error
     if dtype.fields is not None:
-        raise MedsegError(f"{path} must hold grey values, got colours ({dtype}); convert it to grey")
+        if colour is None:
+            raise MedsegError(f"{path} must hold grey values, got colours; choose one of them with --channel N")
+        return dtype, 1.0, 0.0
     if dtype.kind not in "iuf":
         raise MedsegError(f"{path} must hold real numbers, got {dtype}; convert it, for example to its magnitude")
     return dtype, 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
@@ -154,6 +189,8 @@ def _data_place(path: Path, header: Header) -> tuple[Path, int]:
 def _partner(path: Path, suffix: str) -> Path:
     for candidate in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
         if candidate.is_file():
+            if not lies_beside(path, candidate):
+                raise MedsegError(f"{path} must have its partner beside it, got the link {candidate}; copy both")
             return candidate
     raise MedsegError(f"{path} must have its partner {path.with_suffix(suffix).name} beside it, got none; copy both")
 
@@ -167,21 +204,20 @@ def _fill(stream: BinaryIO, buffer: memoryview) -> None:
         done += read
 
 
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP_MAGIC
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain or gzip file; a name that does not fit the content is an error, not a guess."""
-    gzipped = path.suffix.lower() == ".gz"
+    """Open a plain or gzip file, whichever its content is."""
     with path.open("rb") as stream:
         magic = stream.read(2)
         if not magic:
             raise MedsegError(f"{path} must hold an image, got an empty file; copy it again")
-        if gzipped and magic != _GZIP_MAGIC:
-            found = "plain NIfTI; rename it to .nii" if magic in _NIFTI_STARTS else "other content; export it again"
-            raise MedsegError(f"{path} must be gzip-compressed as its name says, got {found}")
-        if not gzipped and magic == _GZIP_MAGIC:
-            raise MedsegError(f"{path} must be uncompressed as its name says, got gzip; rename it to {path.name}.gz")
         stream.seek(0)
-        if gzipped:
+        if magic == _GZIP_MAGIC:
             with gzip.open(stream) as inflated:
                 yield cast(BinaryIO, inflated)
         else:

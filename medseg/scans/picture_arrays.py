@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import tokenize
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ _COLOURS = (3, 4)
 _MATLAB_BYTES = {"logical": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
 _MATLAB_BYTES |= {"int64": 8, "uint64": 8, "double": 8}
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+# NumPy reads a header as a Python literal, and a nonsense one ends wherever Python's parser gives up.
+_NONSENSE = (SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 
 
 def read_array_header(path: Path) -> tuple[int, int, int]:
@@ -91,8 +94,10 @@ def _layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 def _open_npy(path: Path) -> np.ndarray:
     """The array, not yet in memory; a header that claims more than the file holds is refused by NumPy."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except _DAMAGE as error:
+        # The reader of one array: `np.load` would also open an archive of several, or a pickle.
+        with np.errstate(over="ignore"):
+            return np.lib.format.open_memmap(path, mode="r")
+    except (*_DAMAGE, *_NONSENSE) as error:
         raise MedsegError(
             f"{path} must be a whole NumPy array of plain numbers, got {' '.join(str(error).split())!r}; save it again"
         ) from error

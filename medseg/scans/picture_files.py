@@ -21,8 +21,9 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageOps
 
 from medseg.errors import MedsegError
+from medseg.scans.contents import require_content_of_name
 from medseg.scans.grids import require_plausible_size
-from medseg.scans.names import KINDS, VIDEO_EXTENSIONS, is_picture
+from medseg.scans.names import KINDS, VIDEO_EXTENSIONS, is_dicom, is_picture
 
 MOST_PIXELS = 400_000_000
 """Pixels of one frame, 20 000 x 20 000: far above any camera, far below what would fill a machine."""
@@ -105,6 +106,11 @@ def read_header(path: Path) -> PictureHeader:
 
         frames, height, width = read_video_header(path)
         return PictureHeader(height, width, frames, "video")
+    if is_dicom(path):
+        from medseg.scans.dicom.pictures import lossy_compression, open_picture
+
+        shown = open_picture(path)
+        return PictureHeader(shown.rows, shown.columns, shown.frames, lossy_compression(shown))
     with opened_picture(path) as image:
         return _header(path, image)
 
@@ -121,7 +127,7 @@ def read_frames(path: Path, frame: int | None = None, *, indices: bool = False) 
         MedsegError: the file cannot be read, or has no such frame.
     """
     _require_known(path)
-    if not (_is_array(path) or _is_video(path)):
+    if not (_is_array(path) or _is_video(path) or is_dicom(path)):
         with opened_picture(path) as image:
             header = _header(path, image)
             wanted = _require_frames(path, header, frame)
@@ -133,6 +139,8 @@ def read_frames(path: Path, frame: int | None = None, *, indices: bool = False) 
         from medseg.scans.picture_arrays import read_array
 
         return Frames(header, read_array(path, frame))
+    if is_dicom(path):
+        return Frames(header, np.stack([page.values for page in _pages(path, (), frame)]))
     from medseg.scans.videos import read_video
 
     return Frames(header, read_video(path, frame))
@@ -188,6 +196,7 @@ def _require_known(path: Path) -> None:
         raise MedsegError(f"{path} must be a file, got {'a folder' if path.is_dir() else 'none'}; check the name")
     if not path.stat().st_size:
         raise MedsegError(f"{path} must hold a picture, got an empty file; copy it again")
+    require_content_of_name(path)
 
 
 def _is_array(path: Path) -> bool:
@@ -219,6 +228,10 @@ def _pages(path: Path, wanted: Sequence[int], frame: int | None) -> Iterator[Pag
         from medseg.scans.videos import iterate_video
 
         yield from (Page(values) for values in iterate_video(path, frame))
+    elif is_dicom(path):
+        from medseg.scans.dicom.pictures import iterate_picture, open_picture
+
+        yield from (Page(values) for values in iterate_picture(open_picture(path), frame))
     else:
         with ExitStack() as opened:
             # What the guard sets aside is set aside for everyone, so it is back in place whenever a page is out.
@@ -262,6 +275,10 @@ def _guarded(path: Path) -> Iterator[None]:
             f"{path} must be a PNG, JPEG, BMP, TIFF, WebP or GIF picture, got other content, or a rare kind of "
             "them; export it with 8 or 16 bits, as grey or RGB"
         ) from error
+    except Image.DecompressionBombError as error:  # a page beyond the first; the first one is measured before
+        raise MedsegError(
+            f"{path} must have at most {MOST_PIXELS} pixels in every frame, got {error}; crop it"
+        ) from error
     except _DAMAGE as error:
         raise unreadable(path, error) from error
     finally:
@@ -293,7 +310,11 @@ def _lossy(path: Path, image: Image.Image) -> str | None:
 
 def _page(image: Image.Image, number: int, *, indices: bool = False) -> Page:
     if number or image.tell():
+        # A page may be larger than the first one, and a frame of a GIF can make the whole picture grow.
+        Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses what is more than twice this
         image.seek(number)
+        if image.width * image.height > MOST_PIXELS:
+            raise Image.DecompressionBombError(f"{image.height} x {image.width}")
     shown = ImageOps.exif_transpose(image)
     # Indices of a GIF change from frame to frame, its colours do not.
     palette = _palette(shown) if indices and image.format != "GIF" else None

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Shaped
 from monai.data import MetaTensor
 
+from medseg.errors import MedsegError
 from medseg.scans.grids import Grid
 from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_files import iterate_pages, read_frames, read_header
@@ -41,7 +42,7 @@ def read_picture(path: Path, pick: Pick = WHOLE) -> MetaTensor:
 
     Args:
         path: the picture, array or video.
-        pick: which frame; all without it.
+        pick: which frame and which colour; all without it.
 
     Raises:
         MedsegError: the file cannot be read.
@@ -59,7 +60,7 @@ def iterate_frames(path: Path, pick: Pick = WHOLE) -> Iterator[Float[np.ndarray,
 
     Args:
         path: the picture, array or video.
-        pick: which frame; all without it.
+        pick: which frame and which colour; all without it.
 
     Raises:
         MedsegError: the file cannot be read; in a damaged one that may be found out at a later frame.
@@ -72,7 +73,7 @@ def iterate_frames(path: Path, pick: Pick = WHOLE) -> Iterator[Float[np.ndarray,
         if is_first and read_header(path).is_reduced:
             _log.info("%s has 16 bits a colour, read as 8", path)
         is_first = False
-        values = _scaled(path, page.values[None])[0]
+        values = _channel(path, _scaled(path, page.values[None])[0], pick)
         yield values if page.alpha is None else values * (page.alpha[..., None] / np.float32(255))
 
 
@@ -107,7 +108,18 @@ def _read(path: Path, pick: Pick) -> Float[np.ndarray, "n h w c"]:
     if frames.alpha is not None:
         _log.info("%s is transparent in places; it is laid on black", path)
         values *= frames.alpha[..., None] / np.float32(255)
-    return values
+    return _channel(path, values, pick)
+
+
+def _channel(path: Path, values: Float[np.ndarray, "*n h w c"], pick: Pick) -> Float[np.ndarray, "*n h w c2"]:
+    """The colour that was picked, as grey; all without one."""
+    if pick.channel is None:
+        return values
+    if not 0 <= pick.channel < values.shape[-1]:
+        raise MedsegError(
+            f"{path} must have channel {pick.channel} (0 is the first), got {values.shape[-1]} in all; choose another"
+        )
+    return np.ascontiguousarray(values[..., pick.channel : pick.channel + 1])
 
 
 def _scaled(path: Path, values: Shaped[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:

@@ -1,7 +1,7 @@
 """This file finds out how large a pixel is in mm, where a file says so in a way that can be believed.
 
-A volume of one slice says it in its affine. Of the pictures only TIFFs by ImageJ are believed, whose unit somebody set
-on purpose: the resolution of other pictures is that of a printer or a screen (72 dots per inch), not of the patient.
+A volume of one slice says it in its affine. Of the pictures DICOM is believed, and TIFFs by ImageJ, whose unit somebody
+set on purpose: the resolution of other pictures is that of a printer or a screen (72 dots per inch), not of a patient.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from medseg.scans.names import is_picture
+from medseg.scans.names import is_dicom, is_picture
 from medseg.scans.picture_files import opened_picture
 from medseg.scans.readers import read_grid
 
@@ -30,6 +30,10 @@ def pixel_size_mm(path: Path) -> tuple[float, float] | None:
         grid = read_grid(path)
         lengths = [mm for mm, count in zip(grid.spacing, grid.shape, strict=True) if count > 1]
         return (lengths[0], lengths[1]) if len(lengths) == 2 else None
+    if is_dicom(path):
+        from medseg.scans.dicom.pictures import open_picture
+
+        return open_picture(path).pixel_size
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     with opened_picture(path) as image:

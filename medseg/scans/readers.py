@@ -26,7 +26,7 @@ from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_labels import read_picture_labels
 from medseg.scans.pictures import picture_grid, picture_metadata, read_picture
 from medseg.scans.schemes import LabelScheme
-from medseg.scans.values import mend_non_finite
+from medseg.scans.values import mend_non_finite, require_contrast
 from medseg.scans.volumes import is_known, read_volume, read_volume_grid, read_volume_labels
 
 _log = logging.getLogger(__name__)
@@ -113,17 +113,14 @@ def read_image(path: Path, pick: Pick = WHOLE) -> MetaTensor:
     Raises:
         MedsegError: the file cannot be read safely, or its values carry no image.
     """
-    if is_picture(path):
-        image = read_picture(path, pick)
-    else:
+    if not is_picture(path):
         values, grid = read_volume(path, pick)
         mend_non_finite(path, values)
-        image = _volume(values, grid)
-    if image.min() == image.max():
-        value = image.max().item()
-        if not is_picture(path):
-            raise MedsegError(f"{path} must show something, got {value:g} in every voxel; choose another scan")
-        _log.warning("%s shows nothing: %g in every pixel", path, value)  # one black tile or frame spoils no folder
+        require_contrast(path, float(values.min()), float(values.max()))
+        return _volume(values, grid)
+    image = read_picture(path, pick)
+    if image.min() == image.max():  # one black tile or frame spoils no folder
+        _log.warning("%s shows nothing: %g in every pixel", path, image.max().item())
     return image
 
 

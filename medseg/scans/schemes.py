@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from medseg.errors import MedsegError
+from medseg.files import load_yaml
 
 UNLABELLED = -1
 """Class value of pixels that nobody labelled; they neither train nor count."""

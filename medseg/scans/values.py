@@ -18,9 +18,6 @@ _MOST_NAN = 0.01
 def mend_non_finite(path: Path, values: Float[np.ndarray, "*shape"], what: str = "voxels") -> None:
     """Set values that are NaN to the least finite one, in place; that is logged.
 
-    A NaN is how programs write "nothing is known here". An infinite value is an overflow or a division by zero: what
-    was there is lost, and how bright it was meant to be cannot be guessed.
-
     Args:
         path: the file, for messages.
         values: what was read.
@@ -33,18 +30,46 @@ def mend_non_finite(path: Path, values: Float[np.ndarray, "*shape"], what: str =
     missing = int(finite.size - np.count_nonzero(finite))
     if not missing:
         return
-    infinite = np.isinf(values)
-    if infinite.any():
-        signs = ", ".join(f"{value:+g}" for value in np.unique(values[infinite]))
-        raise MedsegError(
-            f"{path} must hold finite values, got {np.count_nonzero(infinite)} {what} that are infinite ({signs}); "
-            "replace them, for example by 0, or export it again"
-        )
-    if missing >= _MOST_NAN * finite.size:
-        raise MedsegError(
-            f"{path} must have a value in at least 99 % of its {what}, got {missing} of {finite.size} that are NaN; "
-            "export it again"
-        )
+    infinite = int(np.count_nonzero(np.isinf(values)))
+    require_finite(path, missing - infinite, infinite, finite.size, what)
     lowest = values[finite].min()
     values[~finite] = lowest
     _log.warning("%s has %d %s that are NaN; they are set to its minimum %g", path, missing, what, lowest)
+
+
+def require_finite(path: Path, nan: int, infinite: int, count: int, what: str) -> None:
+    """Refuse a file with any infinite value, or with too many that are NaN.
+
+    A NaN is how programs write "nothing is known here". An infinite value is an overflow or a division by zero: what
+    was there is lost, and how bright it was meant to be cannot be guessed.
+
+    Args:
+        path: the file, for messages.
+        nan: how many values are NaN.
+        infinite: how many are infinite.
+        count: how many there are.
+        what: what they are called in messages.
+
+    Raises:
+        MedsegError: so it is.
+    """
+    if infinite:
+        raise MedsegError(
+            f"{path} must hold finite values, got {infinite} {what} that are infinite; replace them, for example by 0, "
+            "or export it again"
+        )
+    if nan >= _MOST_NAN * count:
+        raise MedsegError(
+            f"{path} must have a value in at least 99 % of its {what}, got {nan} of {count} that are NaN; "
+            "export it again"
+        )
+
+
+def require_contrast(path: Path, lowest: float, highest: float) -> None:
+    """Refuse a volume with the same value everywhere.
+
+    Raises:
+        MedsegError: so it is.
+    """
+    if lowest == highest:
+        raise MedsegError(f"{path} must show something, got {highest:g} in every voxel; choose another scan")

@@ -12,6 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from medseg.errors import MedsegError
+from medseg.scans.grids import require_plausible_size
+
+_CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo"
+"""FFmpeg's names of the formats that hold a video themselves; playlists name other files, and addresses."""
 
 
 def read_video_header(path: Path) -> tuple[int, int, int]:
@@ -21,6 +25,10 @@ def read_video_header(path: Path) -> tuple[int, int, int]:
         MedsegError: the file is damaged or holds no video.
     """
     with _opened(path) as container:
+        stream = container.streams.video[0]
+        if stream.height and stream.width:  # before a frame is made room for
+            shape = (stream.height, stream.width, 3)
+            require_plausible_size(path, shape, 1, stream.height * stream.width * 3, compressed=False)
         first = next(container.decode(video=0), None)
         if first is None:
             raise MedsegError(f"{path} must hold at least one frame, got none; it is damaged, export it again")
@@ -37,7 +45,10 @@ def read_video(path: Path, frame: int | None = None) -> UInt8[np.ndarray, "n h w
     Raises:
         MedsegError: the file is damaged, or a frame cannot be decoded.
     """
-    return np.stack(list(iterate_video(path, frame)))
+    frames = list(iterate_video(path, frame))
+    if len({values.shape for values in frames}) > 1:
+        raise MedsegError(f"{path} must have frames of one size, got several; choose one with --frame N")
+    return np.stack(frames)
 
 
 def iterate_video(path: Path, frame: int | None = None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
@@ -64,11 +75,17 @@ def _turned(shown: av.VideoFrame, values: np.ndarray) -> np.ndarray:
 @contextmanager
 def _opened(path: Path) -> Iterator[av.container.InputContainer]:
     try:
-        with av.open(str(path)) as container:
+        # A file name with a colon would pass for an address.
+        with av.open(
+            f"file:{path}", options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+        ) as container:
             if not container.streams.video:
                 raise MedsegError(f"{path} must hold a video, got none; choose another file")
+            if container.streams.video[0].codec_context is None:
+                raise MedsegError(f"{path} must hold a video that can be decoded, got an unknown codec; convert it")
             yield container
-    except av.FFmpegError as error:
-        raise MedsegError(
-            f"{path} must be a whole video that FFmpeg reads, got {error.strerror!r}; export it again"
-        ) from error
+    except MedsegError:
+        raise
+    except (av.FFmpegError, ValueError) as error:  # names inside that are no text are ValueErrors
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MedsegError(f"{path} must be a whole video that FFmpeg reads, got {reason!r}; export it again") from error

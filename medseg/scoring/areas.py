@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from medseg.files import replacing
+from medseg.files import csv_text, replacing
 
 _MM2_A_CM2 = 100.0
 
@@ -62,4 +62,4 @@ def write_areas(path: Path, areas: Areas) -> None:
         table.writerow(("frame", "class", "pixels", "cm2"))
         for frame, counts in enumerate(areas.pixels):
             for c, name in enumerate(areas.names):
-                table.writerow((frame + 1, name, counts[c], "" if cm2 is None else f"{cm2[frame, c]:.3f}"))
+                table.writerow((frame + 1, csv_text(name), counts[c], "" if cm2 is None else f"{cm2[frame, c]:.3f}"))

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
-from medseg.files import write_json, write_text
+from medseg.files import csv_text, write_json, write_text
 from medseg.naming.matching import accuracy, class_iou, mean_iou
-from medseg.scoring.tables import LABEL_FREE, safe_cell, without_nan
+from medseg.scoring.tables import LABEL_FREE, without_nan
 
 METRICS = {"mean_iou": "mIoU", "accuracy": "Accuracy", "mean_dice": "Dice"}
 """What is said of all classes together, by its published name."""
@@ -97,14 +97,14 @@ def write_segmentation_csv(path: Path, rows: Sequence[SegmentationScores]) -> No
     ends = [f"{key}_{end}" for key in METRICS for end in ("low", "high")]
     writer.writerow(["method", "naming", "label_free", "class", "pixels", "iou", "dice", "accuracy", *ends])
     for row in rows:
-        words = [safe_cell(row.method), row.naming, "yes" if row.naming in LABEL_FREE else "no"]
+        words = [csv_text(row.method), row.naming, "yes" if row.naming in LABEL_FREE else "no"]
         total = row.overall
         numbers = [total["mean_iou"], total["mean_dice"], total["accuracy"]]
         limits = [limit for key in METRICS for limit in row.intervals.get(key, (math.nan, math.nan))]
         writer.writerow([*words, "all", int(row.counts.sum()), *map(_cell, numbers), *map(_cell, limits)])
         for name, scores in row.per_class.items():
             cells = [scores["pixels"], _cell(scores["iou"]), _cell(scores["dice"]), "", *("" for _ in ends)]
-            writer.writerow([*words, safe_cell(name), *cells])
+            writer.writerow([*words, csv_text(name), *cells])
     write_text(path, stream.getvalue())
 
 

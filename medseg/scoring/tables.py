@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medseg.errors import MedsegError
-from medseg.files import write_json, write_text
+from medseg.files import csv_text, write_json, write_text
 from medseg.scoring.overlap import UNION
 
 METRICS = {
@@ -263,7 +263,7 @@ def write_scores_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
             seen,
         ]
         numbers = [f"{row.scores[metric]:.6g}" if metric in row.scores else "" for metric in METRICS]
-        writer.writerow([*(safe_cell(word) for word in words), *numbers])
+        writer.writerow([*(csv_text(word) for word in words), *numbers])
     write_text(path, stream.getvalue())
 
 
@@ -306,12 +306,6 @@ def write_evaluation_results(path: Path, rows: Sequence[ScoreRow], *, dataset: s
     text.append(_result_line(f"{'AVG':>{width}}", columns["dice"].mean, columns["cldice"].mean))
     text.append(_result_line(f"{'STD':>{width}}", columns["dice"].sd, columns["cldice"].sd))
     write_text(path, "\n".join(text) + "\n")
-
-
-def safe_cell(word: str) -> str:
-    """A spreadsheet reads a cell that begins with one of `= + - @` as a formula; an apostrophe prevents it."""
-    word = "".join(" " if ord(letter) < 32 or ord(letter) == 127 else letter for letter in word)
-    return f"'{word}" if word.lstrip().startswith(("=", "+", "-", "@")) else word
 
 
 def _origin(entry: Aggregate) -> str:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from medseg.errors import MedsegError
-from medseg.files import CannotWriteError, hash_content, replacing, require_folder
+from medseg.files import CannotWriteError, csv_text, hash_content, replacing, require_folder
 from medseg.naming.classes import ClassEntry, Naming, colour_of, write_classes
 from medseg.progress import track
 from medseg.scans.cases import Case
@@ -135,7 +135,7 @@ def crop_pictures(
         with replacing(beside / "crops.csv") as table, table.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, _COLUMNS)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: csv_text(value) for name, value in row.items()} for row in rows)
         if scheme:
             known = tuple(ClassEntry(value, name, colour) for value, name, colour in scheme.classes if value > 0)
             write_classes(beside / "classes.yaml", Naming(known, "hand", ()))

@@ -32,6 +32,8 @@ _DINO = "https://dl.fbaipublicfiles.com/dino"
 _SILENCE_S = 60
 """Seconds without a byte after which a download is given up."""
 _CHUNK_BYTES = 1 << 20
+_BOMB_RATIO, _BOMB_BYTES = 100, 100 << 20
+"""Bytes out for each byte of an archive from which it is one meant to fill the disk; small ones may be as they like."""
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml")
 """How an answer begins that is a page of a proxy or a store, and no file."""
 _WAYS = "set https_proxy, or bring the file another way and give it with --from FILE"
@@ -174,9 +176,15 @@ def unpack_archive(path: Path) -> str:
             members = archive.infolist()
             for member in members:
                 _require_harmless(path, member)
-            needed, free = sum(member.file_size for member in members), shutil.disk_usage(path.parent).free
-            if needed >= free:
-                raise MedsegError(f"{path} must fit the disk, got {needed} bytes where {free} are free; free space")
+            claimed, stored = sum(member.file_size for member in members), path.stat().st_size
+            if claimed > max(_BOMB_RATIO * stored, _BOMB_BYTES):
+                raise MedsegError(
+                    f"{path} must hold pictures and lists, got {claimed} bytes packed into {stored}; "
+                    "do not unpack this archive"
+                )
+            free = shutil.disk_usage(path.parent).free
+            if claimed >= free:
+                raise MedsegError(f"{path} must fit the disk, got {claimed} bytes where {free} are free; free space")
             inside = Path(beside) / target.name
             inside.mkdir()
             for member in members:  # an entry never gives more bytes than it says

@@ -19,7 +19,7 @@ from jaxtyping import Integer, UInt8
 
 from medseg.config import CHANGEABLE_AFTER_TRAINING, Config, change_config
 from medseg.errors import MedsegError
-from medseg.files import hash_file, require_folder
+from medseg.files import require_folder
 from medseg.naming.matching import count_table
 from medseg.prepare.chain import invert, prepare_case
 from medseg.progress import track
@@ -30,6 +30,7 @@ from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.schemes import LabelScheme
+from medseg.scans.sources import hash_scan
 from medseg.workflows import parts
 from medseg.workflows.evaluation_naming import PictureTables
 from medseg.workflows.evaluation_report import Evaluated, Exhibit, write_report
@@ -96,7 +97,7 @@ def evaluate_run(
     labelled = [case for case in listing.cases if case.case_id in listing.labels]
     if not labelled:
         raise MedsegError(f"{images} must hold labelled pictures, got none with a label; name labels like their images")
-    seen = {case.case_id for case in labelled if record.trained_on(hash_file(case.image))}
+    seen = {case.case_id for case in labelled if record.trained_on(hash_scan(case.image, case.pick))}
     cases = [case for case in labelled if not (held_out and case.case_id in seen)]
     if not cases:
         raise MedsegError(f"{images} must hold a label that training did not see, got none; leave out --held-out")

@@ -9,10 +9,9 @@ from jaxtyping import Integer
 from monai.data import MetaTensor
 
 from medseg import config as sections
-from medseg.errors import MedsegError
 from medseg.naming.classes import ClassEntry
 from medseg.scans.cases import Case
-from medseg.scans.grids import require_same_grid
+from medseg.scans.grids import require_same_grid, require_same_size
 from medseg.scans.names import is_picture
 from medseg.scans.readers import grid_of, read_grid, read_labels
 from medseg.scans.schemes import LabelScheme
@@ -48,16 +47,3 @@ def labels_of(
         frames = 1 if case.pick.frame is not None else grid.shape[2]
         require_same_size(path, (*grid.shape[:2], frames), tuple(labels.shape[1:]))
     return np.asarray(parts.on_prepared_grid(labels, case, prepare)[0]).astype(np.int16)
-
-
-def require_same_size(path: Path, picture: tuple[int, ...], label: tuple[int, ...]) -> None:
-    """Check that a label has the rows, columns and frames of its picture.
-
-    Raises:
-        MedsegError: it has others.
-    """
-    if picture != label:
-        wanted, got = (" x ".join(map(str, shape)) for shape in (picture, label))
-        raise MedsegError(
-            f"{path} must have the rows, columns and frames of its picture, {wanted}, got {got}; export it again"
-        )

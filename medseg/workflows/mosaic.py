@@ -57,7 +57,7 @@ def stitch_tiles(
     """
     require_folder(out, "-o")
     ending = f"_{method or 'seg'}.png"
-    masks = {path.name.removesuffix(ending): path for path in sorted(results.glob(f"*{ending}"))}
+    masks = {path.name.removesuffix(ending): path for path in sorted(results.glob(f"[!.]*{ending}"))}
     listing = Listing((), {}) if images is None else find_cases(images, skip=(results, out))
     areas: dict[str, dict[TileName, str]] = defaultdict(dict)
     for case in masks:

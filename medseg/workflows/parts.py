@@ -39,6 +39,7 @@ from medseg.reconstruction.refine import Volume
 from medseg.scans.cases import Case, Listing
 from medseg.scans.names import is_picture
 from medseg.scans.readers import read_grid
+from medseg.scans.sources import hash_scan
 from medseg.stego.model import Clusterer, load_method
 
 _log = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ class _Prepare(Transform):
 def case_hash(case: Case, prepare: sections.Prepare) -> str:
     """Hash of a scan's content, its given mask and how it is prepared."""
     mask = hash_file(case.mask) if case.mask else case.mask_mode
-    return hash_content([hash_file(case.image), mask, case.pick.as_dict(), prepare.model_dump(mode="json")])
+    return hash_content([hash_scan(case.image, case.pick), mask, case.pick.as_dict(), prepare.model_dump(mode="json")])
 
 
 def _constant_key(item: Any, key: str) -> bytes:

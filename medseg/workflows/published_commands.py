@@ -18,7 +18,7 @@ import yaml
 
 from medseg.config import CHANGEABLE_AFTER_TRAINING
 from medseg.errors import MedsegError
-from medseg.files import hash_content, hash_file
+from medseg.files import hash_content, hash_file, load_yaml
 from medseg.runs import open_run
 from medseg.scans.picks import Pick
 from medseg.workflows.published_options import OPTIONS, translate

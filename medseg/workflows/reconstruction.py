@@ -28,15 +28,17 @@ from medseg.review.areas import area_plot
 from medseg.runs import open_run, relative_source, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
-from medseg.scans.masks import geometry_receipt, write_label_tables
+from medseg.scans.masks import write_label_tables
 from medseg.scans.names import is_picture
 from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.pixel_sizes import pixel_size_mm
 from medseg.scans.readers import read_grid
+from medseg.scans.receipts import geometry_receipt
+from medseg.scans.sources import hash_scan
 from medseg.scoring.areas import Areas, write_areas
 from medseg.workflows import parts
 from medseg.workflows.frames import Answers, write_frames
-from medseg.workflows.manifests import read_manifest, read_manifests
+from medseg.workflows.manifests import read_manifest, read_manifests, sealed
 from medseg.workflows.predictors import Predictor, predictor_of_run
 from medseg.workflows.results import CaseFiles
 from medseg.workflows.volumes import write_volume
@@ -85,7 +87,7 @@ def reconstruct_run(
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
         parts.say_listing(listing, brief=brief)
-    cases = [case for case in listing.cases if not (held_out and record.trained_on(hash_file(case.image)))]
+    cases = [case for case in listing.cases if not (held_out and record.trained_on(hash_scan(case.image, case.pick)))]
     if not cases:
         raise MedsegError(f"{scans} must hold a scan that training did not see, got none; leave out --held-out")
     predictor = predictor_of_run(record, config, fabric.device, compare=compare)
@@ -191,7 +193,7 @@ class CaseWriter:
                 self.predictor.model_hash,
                 self.predictor.main,
                 wanted,
-                hash_file(case.image),
+                hash_scan(case.image, case.pick),
                 mask,
                 case.pick.as_dict(),
                 classes,
@@ -241,8 +243,8 @@ class CaseWriter:
             "case": case.case_id,
             "source": relative_source(case.image, self.scans),
             "pick": case.pick.as_dict(),
-            "source_sha256": hash_file(case.image),
-            "geometry": geometry_receipt(case.image, case.pick),
+            "source_sha256": hash_scan(case.image, case.pick),
+            "geometry": geometry_receipt(case.image, target.mask_of(files), list(value_of.values()), case.pick),
             "request": self.request(case),
             "run_hash": self.predictor.model_hash,
             "config_hash": hash_content(as_plain(self.config)),
@@ -256,12 +258,12 @@ class CaseWriter:
             "facts": parts.plain_facts(sample["facts"]),
             "alarms": {str(number): reason for number, reason in alarms.items()},
             **amounts,
-            "trained_on_this_case": self.predictor.trained_on(hash_file(case.image)),
+            "trained_on_this_case": self.predictor.trained_on(hash_scan(case.image, case.pick)),
             "seconds": round(time.monotonic() - start, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},
         }
-        write_json(self.out / f"{case.case_id}_manifest.json", manifest)
+        write_json(self.out / f"{case.case_id}_manifest.json", sealed(manifest))
         _log.info("%s: %s, %.0f s", case.case_id, _in_words(amounts), manifest["seconds"])
 
     def _write_picture(

@@ -77,6 +77,10 @@ class CaseFiles:
             return self._path(kind, ".png")
         return self.out / f"{self.case_id}_frames" / f"{index + 1:04d}_{kind.replace('/', '_')}.png"
 
+    def mask_of(self, files: Collection[Path]) -> Path:
+        """The one file among those of this case that is its mask: NIfTI, or the PNG of a picture of one frame."""
+        return next(path for path in (self._path("seg", ".nii.gz"), self._path("seg", ".png")) if path in files)
+
     def path_of_stack(self, kind: str) -> Path:
         """Where all frames of a cine go together."""
         return self._path(kind, ".nii.gz")

@@ -12,17 +12,18 @@ from rich.console import Console
 
 from medseg.config import SEEN
 from medseg.errors import MedsegError
-from medseg.files import hash_file, read_json, read_record, require_folder
+from medseg.files import read_json, read_record, require_folder
 from medseg.naming.classes import ClassEntry, read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
 from medseg.runs import DIRECT_METHODS, METHODS, versions
 from medseg.scans.folders import find_cases, find_references
-from medseg.scans.grids import require_same_grid
+from medseg.scans.grids import require_same_grid, require_same_size
 from medseg.scans.names import is_picture
 from medseg.scans.picks import Pick
 from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
 from medseg.scans.schemes import LabelScheme
+from medseg.scans.sources import hash_scan
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import UNION, score_labels
 from medseg.scoring.tables import (
@@ -33,7 +34,6 @@ from medseg.scoring.tables import (
     write_scores_csv,
     write_scores_json,
 )
-from medseg.workflows.labels import require_same_size
 from medseg.workflows.manifests import read_manifests
 from medseg.workflows.results import read_frames, read_mask
 
@@ -211,15 +211,15 @@ def _in_pixels(scores: Mapping[str, float]) -> dict[str, float]:
 
 def _image_of(manifest: Mapping[str, Any], images: Mapping[str, Path]) -> np.ndarray | None:
     """The grey values for the baselines; without them a line says that their rows are missing."""
-    path = images.get(manifest["case"])
-    if path is None or hash_file(path) != manifest["source_sha256"]:
+    path, pick = images.get(manifest["case"]), Pick(**manifest["pick"])
+    if path is None or hash_scan(path, pick) != manifest["source_sha256"]:
         _log.warning(
             "%s: its scan %s, so the baseline rows are left out; name the scans with --scans",
             manifest["case"],
             "is not there" if path is None else f"is not {path}",
         )
         return None
-    return np.asarray(read_image(path, Pick(**manifest["pick"]))[0])
+    return np.asarray(read_image(path, pick)[0])
 
 
 def _as_lines(table: Any) -> list[str]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from medseg.config import Config, as_plain, change_config, load_config
 from medseg.errors import MedsegError
-from medseg.files import hash_file, require_folder
+from medseg.files import require_folder
 from medseg.reconstruction.refine import require_steps
 from medseg.runs import DIRECT_METHODS
 from medseg.scans.cases import Case
 from medseg.scans.folders import find_cases
 from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.readers import read_grid
+from medseg.scans.sources import hash_scan
 from medseg.workflows import parts
 from medseg.workflows.naming import require_naming
 from medseg.workflows.predictors import predictor_without_run
@@ -93,7 +94,7 @@ def segment_scans(
             _log.error(problem)
         failed |= unused
         cases = tuple(case for case in cases if case.case_id not in unused)
-        adapted_to = [hash_file(case.image) for case in cases]
+        adapted_to = [hash_scan(case.image, case.pick) for case in cases]
     elif method == "student":
         student = starting_student(resolved, fabric.device)
     predictor = predictor_without_run(

@@ -79,6 +79,47 @@ def test_mirrored_grid_over_the_same_box_is_refused() -> None:
         require_same_grid(_grid(), _grid(affine=mirrored))
 
 
+def _changed(change: np.ndarray) -> Grid:
+    """The grid with other axes: the change is one of the columns of its affine."""
+    affine = _AFFINE.copy()
+    affine[:3, :3] = _AFFINE[:3, :3] @ change
+    return _grid(affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (_changed(np.diag([1.0, -1, 1])), r"the x axis mirrored .ARS against ALS"),
+        (_changed(np.diag([-1.0, -1, 1])), r"the x and y axes mirrored .PRS against ALS"),
+        (_changed(np.diag([1.2, 1.2, 1.2])), r"another spacing, 0.72 x 0.6 x 2.4 mm against 0.6 x 0.5 x 2 mm"),
+        (_changed(np.array([[0, 5 / 6, 0], [1.2, 0, 0], [0, 0, 1]])), r"axes that point another way .LAS against ALS"),
+    ],
+)
+def test_the_difference_of_two_grids_is_named(other: Grid, words: str) -> None:
+    with pytest.raises(MedsegError, match=words):
+        require_same_grid(_grid(), other)
+
+
+def test_a_shift_is_told_in_mm_and_a_mirrored_voxel_axis_of_an_oblique_grid_by_its_index() -> None:
+    moved = _AFFINE.copy()
+    moved[:3, 3] += (3, 0, -2)
+    with pytest.raises(MedsegError, match=r"shifted by \(3, 0, -2\) mm"):
+        require_same_grid(_grid(), _grid(affine=moved))
+    c, s = np.cos(0.3), np.sin(0.3)
+    turn = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    with pytest.raises(MedsegError, match="the i axis mirrored"):
+        require_same_grid(_grid(affine=turn @ _AFFINE), _grid(affine=turn @ _AFFINE * [-1, 1, 1, 1]))
+    with pytest.raises(MedsegError, match="the x axis mirrored"):
+        require_same_grid(_grid(affine=turn @ _AFFINE), _grid(affine=np.diag([-1, 1, 1, 1]) @ turn @ _AFFINE))
+
+
+def test_a_larger_grid_that_covers_the_image_is_said_to() -> None:
+    with pytest.raises(MedsegError, match="got 4 x 5 x 9, which cover the image and more; resample"):
+        require_same_grid(_grid(), _grid((4, 5, 9)))
+    with pytest.raises(MedsegError, match="got 4 x 5 x 3; resample"):
+        require_same_grid(_grid(), _grid((4, 5, 3)))
+
+
 def test_claims_are_checked_against_file_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path("scan.nii")
     require_plausible_size(path, (10, 10, 10), 2, 2000, compressed=False)
@@ -89,6 +130,6 @@ def test_claims_are_checked_against_file_and_memory(monkeypatch: pytest.MonkeyPa
         require_plausible_size(path, (10, 10, 10), 2, 1, compressed=True)
     with pytest.raises(MedsegError, match="at least one voxel along each axis"):
         require_plausible_size(path, (10, 0, 10), 2, 2000, compressed=False)
-    monkeypatch.setattr(grids, "_memory_bytes", lambda: 5999)
+    monkeypatch.setattr(grids, "memory_bytes", lambda: 5999)
     with pytest.raises(MedsegError, match="must fit in the memory"):
         require_plausible_size(path, (10, 10, 10), 2, 2000, compressed=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def test_csv_of_a_spreadsheet_with_semicolons_and_a_mark_is_read(folder: Path) -
         ("x,p,none.nii,,", "must exist, got no such file; mend row 3"),
         ("x,p,b.nii,none.nii,", "must exist, got no such file; mend row 3"),
         ("x/y,p,b.nii,,", "usable as a file name"),
+        ("../../evil,p,b.nii,,", "usable as a file name"),
+        ("..,p,b.nii,,", "usable as a file name"),
+        ("..\\evil,p,b.nii,,", "usable as a file name"),
+        (".hidden,p,b.nii,,", "usable as a file name"),
+        ("a\x1b[2J,p,b.nii,,", "usable as a file name"),
+        ("a\u202eb,p,b.nii,,", "usable as a file name"),
+        (f"{'a' * 201},p,b.nii,,", "usable as a file name"),
     ],
 )
 def test_bad_row_is_a_problem_of_its_case_only(folder: Path, row: str, words: str) -> None:
@@ -71,6 +79,20 @@ def test_case_named_twice_is_a_problem(folder: Path) -> None:
     listing = find_cases(_csv(folder, "case,image\nx,a_img.nii\nX,b.nii\ny,b.nii\n"))
     assert [case.case_id for case in listing.cases] == ["y"]
     assert len(listing.problems) == 2
+
+
+def test_a_cell_larger_than_any_file_name_is_one_clear_line(folder: Path) -> None:
+    with pytest.raises(MedsegError, match="must be a CSV file, got field larger than field limit"):
+        find_cases(_csv(folder, f"image\n{'a' * 200_000}\n"))
+
+
+def test_a_table_may_name_files_anywhere_because_the_user_wrote_it(folder: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    table = inner / "cases.csv"
+    outside = folder / "b.nii"
+    table.write_text(f"case,image\nup,{os.path.relpath(outside, inner)}\nabsolute,{outside}\n", encoding="utf-8")
+    assert [case.case_id for case in find_cases(table).cases] == ["absolute", "up"]
 
 
 def test_csv_without_a_header_is_one_clear_line(folder: Path) -> None:

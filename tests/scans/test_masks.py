@@ -9,17 +9,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 
 from medseg.errors import MedsegError
-from medseg.scans.masks import geometry_receipt, write_label_tables, write_labels, write_map
+from medseg.scans.masks import write_label_tables, write_labels, write_map
 from medseg.scans.nifti import read_header
 from medseg.scans.picks import Pick
 from medseg.scans.readers import read_image
 
 _SPACING = (0.4, 0.7, 1.3)
 _GEOMETRY = ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "quatern_b", "quatern_c", "quatern_d")
-_GEOMETRY += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "dim_info", "descrip")
+_GEOMETRY += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "dim_info")
 
 
 def _affines() -> list[np.ndarray]:
@@ -49,40 +48,6 @@ def _require_same_geometry(source: Path, written: Path) -> None:
     before, after = nibabel.load(source).header, nibabel.load(written).header
     for field in _GEOMETRY:
         assert before[field].tobytes() == after[field].tobytes() or np.array_equal(before[field], after[field]), field
-
-
-def test_there_are_48_orientations() -> None:
-    assert len({"".join(nibabel.aff2axcodes(affine)) for affine in _affines()}) == 48
-
-
-@pytest.mark.parametrize("number", range(48))
-def test_scan_read_and_written_back_is_the_same_in_all_orientations(tmp_path: Path, number: int) -> None:
-    affine, values = _affines()[number], _numbered((5, 7, 4))
-    source = _save(tmp_path / "scan.nii.gz", values, affine)
-    image = read_image(source)
-    assert np.array_equal(image.numpy()[0], values)
-    assert np.allclose(image.affine.numpy(), affine, atol=1e-6)
-    write_labels(tmp_path / "seg.nii.gz", image.numpy()[0].astype(np.uint8), source=source)
-    _require_same_geometry(source, tmp_path / "seg.nii.gz")
-    written = nibabel.load(tmp_path / "seg.nii.gz")
-    assert written.get_data_dtype() == np.uint8
-    assert np.array_equal(np.asanyarray(written.dataobj), values)
-
-
-@pytest.mark.parametrize("number", range(48))
-def test_metaimage_lands_at_the_same_place_in_all_orientations(tmp_path: Path, number: int) -> None:
-    affine, values = _affines()[number], _numbered((5, 7, 4))
-    nifti = _save(tmp_path / "scan.nii.gz", values, affine)
-    source = tmp_path / ("scan.mha" if number % 2 else "scan.nrrd")
-    SimpleITK.WriteImage(SimpleITK.ReadImage(str(nifti)), str(source))
-    image = read_image(source)
-    assert np.array_equal(image.numpy()[0], values)
-    assert np.allclose(image.affine.numpy(), affine, atol=1e-5)
-    write_labels(tmp_path / "seg.nii.gz", values.astype(np.uint8), source=source)
-    written = nibabel.load(tmp_path / "seg.nii.gz")
-    assert np.allclose(written.get_sform(), affine, atol=1e-5)
-    assert np.allclose(written.get_qform(), affine, atol=1e-5)
-    assert np.array_equal(np.asanyarray(written.dataobj), values)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 4, 1), (5, 7, 4, 1, 1), (5, 1, 4)])
@@ -136,16 +101,6 @@ def test_nifti2_and_pairs_hand_their_header_down(tmp_path: Path, kind: type) -> 
     assert np.asanyarray(nibabel.load(tmp_path / "seg.nii.gz").dataobj).min() == 1
 
 
-def test_sheared_nrrd_keeps_its_shear(tmp_path: Path) -> None:
-    header = b"NRRD0004\ntype: uint8\ndimension: 3\nspace: RAS\nsizes: 2 3 2\nencoding: raw\n"
-    header += b"space directions: (1,0,0) (0.3,1,0) (0,0,2)\nspace origin: (1,2,3)\n\n"
-    (tmp_path / "scan.nrrd").write_bytes(header + bytes(range(12)))
-    write_labels(tmp_path / "seg.nii.gz", np.zeros((2, 3, 2), np.uint8), source=tmp_path / "scan.nrrd")
-    written = nibabel.load(tmp_path / "seg.nii.gz")
-    assert np.allclose(written.affine, [[1, 0.3, 0, 1], [0, 1, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
-    assert written.header["qform_code"] == 0
-
-
 def test_map_keeps_values_and_puts_classes_last(tmp_path: Path) -> None:
     source = _save(tmp_path / "scan.nii.gz", _numbered((5, 7, 4, 1)), _affines()[5])
     values = np.random.default_rng(0).random((5, 7, 4, 3), dtype=np.float32)
@@ -180,14 +135,3 @@ def test_label_tables_name_classes_and_colours(tmp_path: Path) -> None:
     write_label_tables(tmp_path, [{"value": 1, "name": "left artery", "colour": "#e6194b"}])
     assert (tmp_path / "labels.txt").read_text(encoding="utf-8").splitlines()[1] == '1 230 25 75 1 1 1 "left artery"'
     assert (tmp_path / "labels.ctbl").read_text(encoding="utf-8").splitlines()[1] == "1 left_artery 230 25 75 255"
-
-
-def test_receipt_by_hand(tmp_path: Path) -> None:
-    affine = np.array([[-0.5, 0, 0, 10], [0, 0.5, 0, 20], [0, 0, 2, 30], [0, 0, 0, 1]])
-    receipt = geometry_receipt(_save(tmp_path / "scan.nii.gz", _numbered((3, 5, 2)), affine))
-    assert receipt["shape"] == [3, 5, 2]
-    assert receipt["spacing"] == [0.5, 0.5, 2]
-    assert receipt["orientation"] == "LAS"
-    assert receipt["affine"] == affine.tolist()
-    assert receipt["corners_ras"][-1] == [9, 22, 32]
-    assert receipt["corners_lps"][-1] == [-9, -22, 32]

@@ -33,7 +33,7 @@ _BROKEN = [name for name in _expected("broken") if split_extension(name)[1] and 
 _FIELDS = ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y", "srow_z")
 _FIELDS += ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 # Doubtful files that are read, as images and as labels; everything else in the folder is refused.
-_READ_AS_IMAGE = {"nan_voxels", "inf_voxels", "label_float_values", "label_out_of_range"}
+_READ_AS_IMAGE = {"nan_voxels", "not_gzipped", "label_float_values", "label_out_of_range"}
 _READ_AS_IMAGE |= {
     "label_other_size",
     "label_other_grid",

@@ -18,7 +18,6 @@ from medseg.scoring.tables import (
     best,
     bootstrap_interval,
     class_table,
-    safe_cell,
     score_table,
     write_evaluation_results,
     write_scores_csv,
@@ -126,16 +125,6 @@ def test_evaluation_results_stays_a_table_for_awkward_names(tmp_path: Path) -> N
     assert all(line.count("|") == 4 for line in lines[1:])
     assert "|    nan |" in lines[3]
     assert "|   0.50 |" in lines[4]
-
-
-@pytest.mark.parametrize("word", ["=1+1", "+1", "-1", "@A1", " =1+1", "\t=1+1"])
-def test_a_name_that_is_a_formula_is_made_harmless(word: str) -> None:
-    assert safe_cell(word).startswith("'")
-
-
-@pytest.mark.parametrize("word", ["002", "a=b", "sub-01", "Größe"])
-def test_an_ordinary_name_stays_as_it_is(word: str) -> None:
-    assert safe_cell(word) == word
 
 
 def test_the_csv_holds_every_row_and_says_which_are_label_free(tmp_path: Path) -> None:

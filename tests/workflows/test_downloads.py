@@ -212,6 +212,27 @@ def test_a_link_and_a_damaged_archive_are_refused(tmp_path: Path) -> None:
     assert files_in(tmp_path) == ["broken.zip", "link.zip"]
 
 
+def test_an_archive_that_is_meant_to_fill_the_disk_is_refused_by_what_it_claims(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as written:
+        for number in range(12):
+            written.writestr(f"zeros_{number}", bytes(10 << 20))
+    with pytest.raises(MedsegError, match="must hold pictures and lists, got 125829120 bytes packed into"):
+        unpack_archive(path)
+    assert files_in(tmp_path) == ["bomb.zip"]
+
+
+def test_an_entry_never_gives_more_than_it_claims(tmp_path: Path) -> None:
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as written:
+        written.writestr("zeros", bytes(1 << 20))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((1 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    with pytest.raises(MedsegError, match="must be a whole zip archive"):
+        unpack_archive(path)
+    assert files_in(tmp_path) == ["liar.zip"]
+
+
 def test_an_archive_that_does_not_fit_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "bomb.zip", ("zeros", bytes(5_000_000)))
     usage = downloads.shutil.disk_usage(tmp_path)
