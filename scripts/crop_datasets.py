@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         name=scans.resolve().name if actions["name"] == "directory" else actions["name"],
         crop_type=actions.get("crop_type", "five"),
         ratio=actions.get("crop_ratio", 0.5),
-        pick=asked.pick,
+        intake=asked.intake,
         scheme=load_scheme(asked.scheme) if asked.scheme else None,
     )
     return answer_with(answer, as_json=False)

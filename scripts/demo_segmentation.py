@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
     run = run_of(models[0], asked)
     overrides = (*_AS_PUBLISHED, *later_overrides(asked))
-    answer = reconstruct_run(run, scans, out, overrides=overrides, pick=asked.pick)
+    answer = reconstruct_run(run, scans, out, overrides=overrides, intake=asked.intake)
     return answer_with(answer, as_json=False)
 
 

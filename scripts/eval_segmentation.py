@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             out / run.name if len(models) > 1 else out,
             export=True,
             held_out=held_out,
-            pick=asked.pick,
+            intake=asked.intake,
             overrides=later_overrides(asked),
             **chosen,
         )

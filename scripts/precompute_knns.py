@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     from medseg.workflows.precomputing import precompute_pairs
 
     answer = precompute_pairs(
-        asked.config, asked.required_scans(), asked.run, overrides=asked.overrides, pick=asked.pick
+        asked.config, asked.required_scans(), asked.run, overrides=asked.overrides, intake=asked.intake
     )
     return answer_with(answer, as_json=False)
 

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     # Labels reach reported probes only; has_labels=false leaves them unread.
     unread = {} if asked.actions.get("labels", True) else {"labels": False}
     answer = train_run(
-        asked.config, asked.required_scans(), asked.run, overrides=asked.overrides, pick=asked.pick, **unread
+        asked.config, asked.required_scans(), asked.run, overrides=asked.overrides, intake=asked.intake, **unread
     )
     return answer_with(answer, as_json=False)
 

@@ -135,7 +135,14 @@ def test_dev_contains_the_other_extras():
 
 def test_only_the_config_and_our_own_formats_read_yaml():
     readers = {module.relative_to(ROOT / "medseg").as_posix() for module in MODULES if "yaml" in _imported(module)}
-    own = {"config/reading.py", "runs.py", "naming/classes.py", "scans/schemes.py", "scans/shipped_schemes.py"}
+    own = {
+        "files.py",
+        "config/reading.py",
+        "runs.py",
+        "naming/classes.py",
+        "scans/schemes.py",
+        "scans/shipped_schemes.py",
+    }
     assert readers <= own | {"workflows/published_commands.py"}  # which reads the configs of the published program
 
 

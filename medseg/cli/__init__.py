@@ -61,5 +61,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 
 def _say(line: str, status: int) -> int:
-    print(f"medseg: {' '.join(line.split())}", file=sys.stderr)
+    from medseg.files import printable
+
+    print(f"medseg: {printable(' '.join(line.split()))}", file=sys.stderr)
     return status

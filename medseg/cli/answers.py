@@ -7,6 +7,8 @@ import logging
 import sys
 from typing import Any
 
+from medseg.files import printable
+
 
 def start_logging(quiet: bool, verbose: bool) -> None:
     """Messages of medseg go to stderr as plain lines, so stdout stays the answer."""
@@ -19,7 +21,9 @@ def start_logging(quiet: bool, verbose: bool) -> None:
 
 class _Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = printable(record.getMessage())  # names of files and cases may hold anything
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
         if record.levelno >= logging.ERROR:  # as the line that ends a command
             return f"medseg: {' '.join(text.split())}"
         return f"warning: {text}" if record.levelno >= logging.WARNING else text
@@ -31,5 +35,5 @@ def answer_with(answer: dict[str, Any], as_json: bool) -> int:
         print(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
     else:
         for line in answer.get("lines", ()):
-            print(line)
+            print(printable(line))
     return 1 if answer.get("failed") else 0

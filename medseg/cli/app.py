@@ -22,8 +22,10 @@ from medseg.cli.options import (
     ConfigName,
     Frame,
     HeldOut,
+    KeepIdentity,
     Out,
     Overrides,
+    Pseudonyms,
     Quiet,
     Region,
     Resample,
@@ -121,12 +123,15 @@ def segment(
     channel: Channel = None,
     series: Series = None,
     resample: Resample = False,
+    pseudonyms: Pseudonyms = None,
+    keep_identity: KeepIdentity = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
     """Write masks of vessels (TOF-MRA) or of the liver (ultrasound) with one command, without labels."""
     start_logging(quiet, verbose)
+    from medseg.workflows.intake import Intake
     from medseg.workflows.segmentation import segment_scans
 
     answer = segment_scans(
@@ -138,7 +143,7 @@ def segment(
         adapt=adapt,
         pixel_mm=spacing,
         overrides=overrides,
-        pick=Pick(frame, channel, series, resample),
+        intake=Intake(Pick(frame, channel, series, resample), pseudonyms, keep_identity),
     )
     return answer_with(answer, as_json)
 
@@ -168,12 +173,15 @@ def run(
     channel: Channel = None,
     series: Series = None,
     resample: Resample = False,
+    pseudonyms: Pseudonyms = None,
+    keep_identity: KeepIdentity = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
     """Train, reconstruct and score in one go."""
     start_logging(quiet, verbose)
+    from medseg.workflows.intake import Intake
     from medseg.workflows.whole import run_all
 
     summary = run_all(
@@ -184,7 +192,7 @@ def run(
         references=references,
         region=region,
         overrides=overrides,
-        pick=Pick(frame, channel, series, resample),
+        intake=Intake(Pick(frame, channel, series, resample), pseudonyms, keep_identity),
     )
     return answer_with(summary, as_json)
 
@@ -204,16 +212,26 @@ def train(
     channel: Channel = None,
     series: Series = None,
     resample: Resample = False,
+    pseudonyms: Pseudonyms = None,
+    keep_identity: KeepIdentity = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
     """Train STEGO on a folder of scans or pictures; needs no label."""
     start_logging(quiet, verbose)
+    from medseg.workflows.intake import Intake
     from medseg.workflows.training import train_run
 
     return answer_with(
-        train_run(config, scans, run_folder, overrides=overrides, pick=Pick(frame, channel, series, resample)), as_json
+        train_run(
+            config,
+            scans,
+            run_folder,
+            overrides=overrides,
+            intake=Intake(Pick(frame, channel, series, resample), pseudonyms, keep_identity),
+        ),
+        as_json,
     )
 
 
@@ -234,12 +252,15 @@ def reconstruct(
     channel: Channel = None,
     series: Series = None,
     resample: Resample = False,
+    pseudonyms: Pseudonyms = None,
+    keep_identity: KeepIdentity = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
     """Write masks on the grid of each scan, or at the size of each picture, with a trained run."""
     start_logging(quiet, verbose)
+    from medseg.workflows.intake import Intake
     from medseg.workflows.reconstruction import reconstruct_run
 
     return answer_with(
@@ -250,7 +271,7 @@ def reconstruct(
             compare=compare,
             held_out=held_out,
             overrides=overrides,
-            pick=Pick(frame, channel, series, resample),
+            intake=Intake(Pick(frame, channel, series, resample), pseudonyms, keep_identity),
         ),
         as_json,
     )
@@ -286,6 +307,7 @@ def score(
             show_default=False,
         ),
     ] = None,
+    pseudonyms: Pseudonyms = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -294,7 +316,10 @@ def score(
     start_logging(quiet, verbose)
     from medseg.workflows.scoring import score_results
 
-    return answer_with(score_results(out, references, into=into, scans=scans, region=region, classes=classes), as_json)
+    return answer_with(
+        score_results(out, references, into=into, scans=scans, region=region, classes=classes, pseudonyms=pseudonyms),
+        as_json,
+    )
 
 
 @app.command(

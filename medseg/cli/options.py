@@ -48,6 +48,19 @@ Series = Annotated[
 Resample = Annotated[
     bool, typer.Option("--resample", help="Put irregular DICOM slices on a regular grid instead of refusing them.")
 ]
+Pseudonyms = Annotated[
+    Path | None,
+    typer.Option(
+        "--pseudonyms",
+        metavar="FILE",
+        help="CSV case,pseudonym: results carry pseudonyms; new cases are added to it.",
+        readable=False,
+        show_default=False,
+    ),
+]
+KeepIdentity = Annotated[
+    bool, typer.Option("--keep-identity", help="Hand down the free text of headers, which may name the patient.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with the place of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]

@@ -58,10 +58,11 @@ def evaluate(
     start_logging(quiet, verbose)
     from medseg.scans.shipped_schemes import load_scheme
     from medseg.workflows.evaluation import evaluate_run
+    from medseg.workflows.intake import Intake
 
     answer = evaluate_run(
         run_folder, images, out, flip=flip, crf=crf, processes=processes, panels=panels, export=export, dark=dark,
-        scheme=load_scheme(classes) if classes else None, held_out=held_out, pick=Pick(frame), overrides=overrides,
+        scheme=load_scheme(classes) if classes else None, held_out=held_out, intake=Intake(Pick(frame)), overrides=overrides,
     )  # fmt: skip
     return answer_with(answer, as_json)
 

@@ -49,7 +49,14 @@ _TOO_MUCH_MEMORY = 77
 _WATCH_SECONDS = 0.02
 _CPU_SECONDS_MORE = 10
 """Processor time beyond the limit, after which the system ends a worker whose parent is gone."""
-_BOOTSTRAP = "import sys; sys.path.append(sys.argv[1]); from medseg.scans.contained import serve; serve()"
+_BOOTSTRAP = """
+import sys
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
+from medseg.scans.contained import serve
+serve()
+"""
+"""What the worker runs: this very package, wherever it lies."""
 
 
 class ReaderFailed(MedsegError):

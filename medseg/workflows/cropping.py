@@ -24,13 +24,12 @@ from medseg.files import CannotWriteError, csv_text, hash_content, replacing, re
 from medseg.naming.classes import ClassEntry, Naming, colour_of, write_classes
 from medseg.progress import track
 from medseg.scans.cases import Case
-from medseg.scans.folders import find_cases
 from medseg.scans.grids import require_same_grid
 from medseg.scans.names import is_picture
-from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.picture_masks import write_grey_png
 from medseg.scans.readers import grid_of, read_image, read_labels
 from medseg.scans.schemes import UNLABELLED, LabelScheme
+from medseg.workflows.intake import AS_IT_IS, Intake
 
 _log = logging.getLogger(__name__)
 CROPS = 5
@@ -82,7 +81,7 @@ def crop_pictures(
     crop_type: str = "five",
     ratio: float = 0.5,
     seed: int = 0,
-    pick: Pick = WHOLE,
+    intake: Intake = AS_IT_IS,
     scheme: LabelScheme | None = None,
 ) -> dict[str, Any]:
     """Write the crops of every picture, and of its label, to `out/NAME_TYPE_crop_RATIO`.
@@ -94,7 +93,7 @@ def crop_pictures(
         crop_type: `five` (corners and centre) or `random`.
         ratio: side of a crop as a share of the picture's, in (0, 1].
         seed: of random places; a picture's places do not depend on the others.
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes, and what cases are called.
         scheme: what the labels' values and colours mean, instead of what the data set says.
 
     Returns:
@@ -111,7 +110,7 @@ def crop_pictures(
     if folder.exists():
         raise MedsegError(f"{folder} must be new, got a folder that is there; delete it or choose another --out")
     require_folder(out, "--out")
-    listing = find_cases(scans, pick=pick, skip=(out,))
+    listing = intake.cases(scans, skip=(out,))
     for line in listing.describe():
         _log.info(line)
     scheme = scheme or listing.scheme

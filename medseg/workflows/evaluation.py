@@ -27,13 +27,12 @@ from medseg.reconstruction.dense_crf import LabelledSlice, SliceJob, in_bytes, l
 from medseg.reconstruction.slices import slice_log_probabilities
 from medseg.runs import METHODS, RunRecord, open_run, versions
 from medseg.scans.cases import Case, Listing
-from medseg.scans.folders import find_cases
-from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.schemes import LabelScheme
 from medseg.scans.sources import hash_scan
 from medseg.workflows import parts
 from medseg.workflows.evaluation_naming import PictureTables
 from medseg.workflows.evaluation_report import Evaluated, Exhibit, write_report
+from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.labels import labels_of, scheme_of
 from medseg.workflows.results import CaseFiles
 
@@ -56,7 +55,7 @@ def evaluate_run(
     dark: bool = False,
     scheme: LabelScheme | None = None,
     held_out: bool = False,
-    pick: Pick = WHOLE,
+    intake: Intake = AS_IT_IS,
     overrides: Sequence[str] = (),
     brief: bool = False,
 ) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def evaluate_run(
         dark: light letters on dark pages.
         scheme: what the labels' values and colours mean, instead of what the data set or the config says.
         held_out: only the pictures that training did not see.
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes, and what cases are called.
         overrides: `section.key=value` for prepare, naming and reconstruct, and for run.
         brief: leave out the list of cases, which the same command has said already.
 
@@ -92,7 +91,7 @@ def evaluate_run(
             "score its masks with `medseg reconstruct` and `medseg score`"
         )
     require_folder(out, "-o")
-    listing = find_cases(images, pick=pick, skip=(out, run))
+    listing = intake.cases(images, skip=(out, run))
     parts.say_listing(listing, brief=brief)
     labelled = [case for case in listing.cases if case.case_id in listing.labels]
     if not labelled:

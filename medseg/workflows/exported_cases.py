@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,19 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from medseg.errors import MedsegError
-from medseg.files import read_record
 from medseg.naming.classes import ClassEntry, read_classes
 from medseg.prepare.sector import Sector
 from medseg.prepare.ultrasound import cleaned_frame
 from medseg.review.exports.masks import Mask
 from medseg.scans import nifti
-from medseg.scans.cases import Case
-from medseg.scans.folders import find_cases, find_references
+from medseg.scans.folders import find_references
 from medseg.scans.grids import Grid, require_same_grid
 from medseg.scans.names import is_picture, split_extension
-from medseg.scans.picks import Pick
 from medseg.scans.pictures import iterate_frames
 from medseg.scans.readers import read_grid, read_image, read_labels
-from medseg.scans.sources import hash_scan
 from medseg.scans.stacks import STACK_AFFINE, as_stack
-from medseg.workflows.manifests import read_manifests
+from medseg.workflows.manifests import is_picture_result, read_manifests
+from medseg.workflows.original_scans import OriginalScans
 from medseg.workflows.results import read_frames
 
 
@@ -40,61 +37,18 @@ class Results:
         out: the folder.
         manifests: of its cases.
         accepted: the mask that a reviewer has accepted or corrected, by case; none where no such masks are given.
-        given_scans: where the scans are, if not where the reconstruction read them.
+        scans: what the masks were made of.
     """
 
     out: Path
     manifests: Sequence[Mapping[str, Any]]
     accepted: Mapping[str, Path] | None
-    given_scans: Path | None
-    _listings: dict[Pick, tuple[Case, ...]] = field(default_factory=dict)
-    _hashes: dict[tuple[Path, Pick], str | None] = field(default_factory=dict)
+    scans: OriginalScans
 
     @cached_property
     def classes(self) -> tuple[ClassEntry, ...]:
         """What the values mean."""
         return read_classes(self.out / "classes.yaml").classes
-
-    @cached_property
-    def scans(self) -> Path:
-        """Where the scans are."""
-        if self.given_scans is not None:
-            return self.given_scans
-        advice = "name the scans with --scans"
-        return Path(str(read_record(self.out / "summary.json", "scans", advice=advice)["scans"]))
-
-    def case_of(self, manifest: Mapping[str, Any]) -> Case:
-        """The scan that a mask was made of: sought by its case, then by its content, for names may be pseudonyms.
-
-        Raises:
-            MedsegError: it is not there, or has changed since.
-        """
-        name, wanted = manifest["case"], manifest["source_sha256"]
-        cases = self._listed(_pick_of(manifest))
-        for case in sorted(cases, key=lambda case: case.case_id != name):
-            if self._hash(case) == wanted:
-                return case
-        raise MedsegError(
-            f"the scan of {name} must be the one its mask was made of, got none with that content in {self.scans}; "
-            "name the scans with --scans"
-        )
-
-    def _listed(self, pick: Pick) -> tuple[Case, ...]:
-        """All scans, found with what was picked of them."""
-        if pick not in self._listings:
-            try:
-                self._listings[pick] = find_cases(self.scans, pick=pick, skip=(self.out,)).cases
-            except MedsegError:  # the scans have gone since; each case says what it lacks
-                self._listings[pick] = ()
-        return self._listings[pick]
-
-    def _hash(self, case: Case) -> str | None:
-        if (case.image, case.pick) not in self._hashes:
-            try:
-                self._hashes[case.image, case.pick] = hash_scan(case.image, case.pick)
-            except (OSError, MedsegError):
-                self._hashes[case.image, case.pick] = None
-        return self._hashes[case.image, case.pick]
 
     def mask_of(self, manifest: Mapping[str, Any]) -> Mask:
         """The accepted mask of a case where there is one, else the automatic one.
@@ -125,7 +79,7 @@ class Results:
         Raises:
             MedsegError: the scan is not there, has changed, or cannot be read.
         """
-        case = self.case_of(manifest)
+        case = self.scans.require(manifest)
         return np.asarray(read_image(case.image, case.pick)[0])
 
     def frames_of(self, manifest: Mapping[str, Any]) -> Iterator[Float[np.ndarray, "h w c"]]:
@@ -134,7 +88,7 @@ class Results:
         Raises:
             MedsegError: the picture is not there, has changed, or cannot be read.
         """
-        case = self.case_of(manifest)
+        case = self.scans.require(manifest)
         sectors = manifest.get("facts", {}).get("sectors")
         for number, frame in enumerate(iterate_frames(case.image, case.pick)):
             if sectors is None:
@@ -166,8 +120,7 @@ def open_results(out: Path, *, scans: Path | None, labels: Path | None) -> tuple
     Raises:
         MedsegError: it is no result folder, or nothing lies where scans or labels should be.
     """
-    if scans is not None and not scans.exists():
-        raise MedsegError(f"--scans must be a folder or a file that is there, got {scans}; check the name")
+    originals = OriginalScans(out, scans)
     manifests, failed = read_manifests(out)
     if not manifests and not failed:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
@@ -176,16 +129,7 @@ def open_results(out: Path, *, scans: Path | None, labels: Path | None) -> tuple
         accepted, unclear = _accepted(labels, [manifest["case"] for manifest in manifests])
         failed |= unclear
         manifests = [manifest for manifest in manifests if manifest["case"] not in unclear]
-    return Results(out, manifests, accepted, scans), failed
-
-
-def is_picture_result(manifest: Mapping[str, Any]) -> bool:
-    """Whether a case is a picture: these have shares of pixels where volumes have ml."""
-    return "share" in manifest
-
-
-def _pick_of(manifest: Mapping[str, Any]) -> Pick:
-    return Pick(**manifest.get("pick", {}))
+    return Results(out, manifests, accepted, originals), failed
 
 
 def _accepted(labels: Path, cases: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:

@@ -21,7 +21,8 @@ from medseg.review.exports.named_nifti import write_named_nifti
 from medseg.review.exports.nnunet import FIRST_CHANNEL, dataset_name, write_dataset_json
 from medseg.review.exports.slicer import write_slicer
 from medseg.review.exports.training_files import write_frames, write_image, write_labels_of
-from medseg.workflows.exported_cases import Results, is_picture_result, open_results
+from medseg.workflows.exported_cases import Results, open_results
+from medseg.workflows.manifests import is_picture_result
 
 _log = logging.getLogger(__name__)
 DATASET_ID = 501
@@ -146,7 +147,7 @@ def _write_alone(
         return write_meshes(folder, mask)
     from medseg.review.exports.dicom_seg import write_dicom_seg
 
-    case = results.case_of(manifest)
+    case = results.scans.require(manifest)
     path = folder / f"{mask.case_id}_seg.dcm"
     classes = [entry.as_dict() for entry in mask.classes]
     write_dicom_seg(path, mask.labels, classes, source=case.image, pick=case.pick, keep_identity=keep_identity)
@@ -165,7 +166,7 @@ def _bids(results: Results, answer: _Answer) -> None:
 
         _each(results.manifests, write, answer, "bids")
         _require_some(answer)
-        write_bids_description(beside, results.classes, scans=_relative(results.scans, folder))
+        write_bids_description(beside, results.classes, scans=_relative(results.scans.place or results.out, folder))
     answer.files = exported_files(folder)
     answer.notes += _unreviewed(results)
 
@@ -227,7 +228,7 @@ def _monai(results: Results, answer: _Answer) -> None:
 
         def write(manifest: Manifest) -> None:
             is_accepted = results.accepted is None or manifest["case"] in results.accepted
-            case, mask = results.case_of(manifest), results.mask_of(manifest)
+            case, mask = results.scans.require(manifest), results.mask_of(manifest)
             labels = "labels" if is_accepted else None
             pair = _write_pair(results, manifest, mask, beside, "images", labels, "", colour=colour)
             section = _SECTIONS.get(case.split or "", "training") if is_accepted else "testing"

@@ -65,3 +65,8 @@ def read_manifests(out: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
         except MedsegError as error:
             damaged[path.name.removesuffix(_ENDING)] = str(error)
     return manifests, damaged
+
+
+def is_picture_result(manifest: Mapping[str, Any]) -> bool:
+    """Whether a case is a picture: these have shares of pixels where volumes have ml."""
+    return "share" in manifest

@@ -18,9 +18,8 @@ from medseg.files import require_folder
 from medseg.patches.datasets import PatchDataset
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import split_by_patient
-from medseg.scans.folders import find_cases
-from medseg.scans.picks import WHOLE, Pick
 from medseg.workflows import parts, training
+from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.students import needs_student
 
 
@@ -30,7 +29,7 @@ def precompute_pairs(
     run: Path,
     *,
     overrides: Sequence[str] = (),
-    pick: Pick = WHOLE,
+    intake: Intake = AS_IT_IS,
 ) -> dict[str, Any]:
     """Prepare the cases, store the features of their patches, and find each patch's partners.
 
@@ -39,7 +38,7 @@ def precompute_pairs(
         scans: folder, datalist, CSV or one scan.
         run: run folder that training will use.
         overrides: `section.key=value`.
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes, and what cases are called.
 
     Returns:
         `lines` for the terminal, `store`, `patches`, `neighbours`, `failed` cases.
@@ -51,7 +50,7 @@ def precompute_pairs(
     if needs_student(resolved):
         raise MedsegError("features.backbone must need no training, got student; train the run instead")
     require_folder(run, "--run")
-    listing = find_cases(scans, pick=pick, skip=(run,))
+    listing = intake.cases(scans, skip=(run,))
     fabric = parts.start_fabric(resolved.run)
     parts.say_listing(listing)
     cases, _ = split_by_patient(listing.cases, validation_fraction=resolved.run.held_out, seed=resolved.run.seed)

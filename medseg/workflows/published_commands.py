@@ -21,6 +21,7 @@ from medseg.errors import MedsegError
 from medseg.files import hash_content, hash_file, load_yaml
 from medseg.runs import open_run
 from medseg.scans.picks import Pick
+from medseg.workflows.intake import Intake
 from medseg.workflows.published_options import OPTIONS, translate
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Request:
         scans: folder to read, where the command named one.
         run: run folder, where the command named one or its options give one.
         out: result folder, likewise.
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes.
         scheme: what labels mean: a shipped scheme or a classes.yaml, where the command says it.
         actions: what is left to the script: models, switches, numbers.
     """
@@ -56,7 +57,7 @@ class Request:
     scans: Path | None
     run: Path | None
     out: Path | None
-    pick: Pick
+    intake: Intake
     scheme: str | None
     actions: Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def read_request(arguments: Sequence[str], command: str, about: str) -> Request:
     scheme = actions.pop("scheme", None)
     given = {name: getattr(asked, name) or actions.pop(name, None) for name in ("scans", "run", "out")}
     return Request(
-        config=asked.config, overrides=(*meant.overrides, *own), own_overrides=own, pick=Pick(frame=asked.frame),
+        config=asked.config, overrides=(*meant.overrides, *own), own_overrides=own, intake=Intake(Pick(frame=asked.frame)),
         scheme=asked.scheme or scheme, actions=actions,
         **given,
     )  # fmt: skip

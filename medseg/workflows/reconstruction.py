@@ -20,24 +20,25 @@ from lightning_fabric import Fabric
 
 from medseg.config import CHANGEABLE_AFTER_TRAINING, SEEN, Config, as_plain, change_config
 from medseg.errors import MedsegError
-from medseg.files import CannotWriteError, hash_content, hash_file, require_folder, write_json
+from medseg.files import CannotWriteError, hash_content, hash_file, remove_leftovers, require_folder, write_json
 from medseg.naming.classes import write_classes
 from medseg.prepare.chain import prepare_case
 from medseg.reconstruction.refine import require_steps
 from medseg.review.areas import area_plot
-from medseg.runs import open_run, relative_source, versions
+from medseg.runs import open_run, source_of, versions
 from medseg.scans.cases import Case, Listing
-from medseg.scans.folders import find_cases
 from medseg.scans.masks import write_label_tables
 from medseg.scans.names import is_picture
-from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.pixel_sizes import pixel_size_mm
+from medseg.scans.pseudonyms import without_reasons
 from medseg.scans.readers import read_grid
 from medseg.scans.receipts import geometry_receipt
 from medseg.scans.sources import hash_scan
 from medseg.scoring.areas import Areas, write_areas
 from medseg.workflows import parts
+from medseg.workflows.checking import usable
 from medseg.workflows.frames import Answers, write_frames
+from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.manifests import read_manifest, read_manifests, sealed
 from medseg.workflows.predictors import Predictor, predictor_of_run
 from medseg.workflows.results import CaseFiles
@@ -57,7 +58,7 @@ def reconstruct_run(
     compare: bool = False,
     held_out: bool = False,
     overrides: Sequence[str] = (),
-    pick: Pick = WHOLE,
+    intake: Intake = AS_IT_IS,
     brief: bool = False,
 ) -> dict[str, Any]:
     """Reconstruct every case of `scans`; finished cases with the same manifest are skipped.
@@ -69,7 +70,7 @@ def reconstruct_run(
         compare: also write the masks of the other methods to `out/comparison`.
         held_out: only the cases that training did not see.
         overrides: `section.key=value` for prepare, naming and reconstruct, and for run (device, processes).
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes, and what cases are called.
         brief: leave out the list of cases, which the same command has said already.
 
     Returns:
@@ -82,7 +83,7 @@ def reconstruct_run(
     config = change_config(record.config, overrides, sections=(*CHANGEABLE_AFTER_TRAINING, "run"))
     require_steps(config.reconstruct.refine)
     require_folder(out, "-o")
-    listing = find_cases(scans, pick=pick, skip=(out, run))
+    listing = intake.cases(scans, skip=(out, run))
     require_apart(listing, out)
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
@@ -93,7 +94,7 @@ def reconstruct_run(
     predictor = predictor_of_run(record, config, fabric.device, compare=compare)
     if fabric.is_global_zero:
         parts.say_estimate(cases, config, training=False)
-    writer = CaseWriter(predictor, config, scans, out, fabric.device)
+    writer = CaseWriter(predictor, config, scans, out, fabric.device, intake)
     return write_cases(writer, cases, fabric, failed=dict(listing.problems), model=record.folder)
 
 
@@ -113,9 +114,14 @@ def write_cases(
         `lines` for the terminal, `done`, `skipped` and `failed` cases.
     """
     failed = dict(failed) if fabric.is_global_zero else {}
+    if fabric.is_global_zero:
+        remove_leftovers(writer.out)
     mine = cases[fabric.global_rank :: fabric.world_size]
     skipped = [case.case_id for case in mine if writer.is_done(case)]
-    todo = [case for case in mine if case.case_id not in skipped]
+    todo, unfit = usable([case for case in mine if case.case_id not in skipped])
+    failed |= unfit
+    for problem in unfit.values():
+        _log.error(problem)
     if skipped:
         _log.info("%d of %d cases are done already and are skipped", len(skipped), len(mine))
     for number, case in enumerate(todo, start=1):
@@ -134,7 +140,7 @@ def write_cases(
     out = writer.out
     if fabric.is_global_zero and (done or skipped):
         writer.write_shared_files()
-        write_json(out / "summary.json", _summary(out, writer.scans, model, failed))
+        write_json(out / "summary.json", _summary(out, writer.scans, model, without_reasons(failed, cases), cases))
     if not fabric.is_global_zero:
         return {"lines": [], "failed": {}}
     return {
@@ -170,10 +176,14 @@ class CaseWriter:
         scans: what the user gave; manifests name scans relative to it.
         out: result folder.
         device: where networks run.
+        intake: whether masks keep the free text of headers.
     """
 
-    def __init__(self, predictor: Predictor, config: Config, scans: Path, out: Path, device: torch.device) -> None:
+    def __init__(
+        self, predictor: Predictor, config: Config, scans: Path, out: Path, device: torch.device, intake: Intake
+    ) -> None:
         self.predictor, self.config, self.scans, self.out, self.device = predictor, config, scans, out, device
+        self.intake = intake
         self.transforms = parts.preparation(config.prepare)
         named = predictor.naming[predictor.main]
         _log.info("method %s, classes named by %s", predictor.main, named.named_by)
@@ -228,7 +238,7 @@ class CaseWriter:
         named = self.predictor.naming[main]
         colours = {entry.value: entry.colour for entry in named.classes}
         backdrop = [entry.value for entry in named.classes if entry.background]
-        target = CaseFiles(self.out, case.case_id, case.image, case.pick, colours, backdrop)
+        target = CaseFiles(self.out, case.case_id, case.image, case.pick, colours, backdrop, self.intake.keep_identity)
         refine = self.config.reconstruct.refine
         value_of = {entry.name: entry.value for entry in named.classes}
         inside = {
@@ -241,7 +251,7 @@ class CaseWriter:
         files, amounts = write(target, sample, answers)
         manifest = {
             "case": case.case_id,
-            "source": relative_source(case.image, self.scans),
+            "source": source_of(case, self.scans),
             "pick": case.pick.as_dict(),
             "source_sha256": hash_scan(case.image, case.pick),
             "geometry": geometry_receipt(case.image, target.mask_of(files), list(value_of.values()), case.pick),
@@ -345,14 +355,18 @@ def _peak_memory_mb() -> int | None:
     return int(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-def _summary(out: Path, scans: Path, model: Path | str, failed: Mapping[str, str]) -> dict[str, Any]:
+def _summary(
+    out: Path, scans: Path, model: Path | str, failed: Mapping[str, str], cases: Sequence[Case]
+) -> dict[str, Any]:
     manifests, damaged = read_manifests(out)
     for problem in damaged.values():
         _log.warning("%s; summary.json goes without it", problem)
     amounts = ("ml", "area_px", "area_cm2")
     keys = ("case", "source", "method", "named_by", *amounts, "trained_on_this_case", "seconds", "peak_memory_mb")
+    # A path may name the patient as well as a case does.
+    place = {} if any(case.alias for case in cases) else {"scans": str(scans.resolve())}
     return {
-        "scans": str(scans.resolve()),
+        **place,
         "run": str(model.resolve()) if isinstance(model, Path) else model,
         "cases": [{key: manifest[key] for key in keys if key in manifest} for manifest in manifests],
         "failed": dict(failed),

@@ -33,6 +33,7 @@ class CaseFiles:
         pick: what was taken of it.
         colours: `#rrggbb` by class value.
         backdrop: classes that are not drawn over the picture, because they are what remains of it.
+        keep_identity: hand down the free text of the source's header.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class CaseFiles:
     pick: Pick
     colours: Mapping[int, str]
     backdrop: Collection[int] = ()
+    keep_identity: bool = False
 
     @property
     def is_picture(self) -> bool:
@@ -51,7 +53,7 @@ class CaseFiles:
         """Write a mask on the stored grid: `CASE_KIND`, or another name with a folder in front."""
         if not self.is_picture:
             path = self._path(kind, ".nii.gz")
-            write_labels(path, labels, source=self.source, pick=self.pick)
+            write_labels(path, labels, source=self.source, pick=self.pick, keep_identity=self.keep_identity)
             return [path]
         count = labels.shape[2]
         with self.open_frames(count) as frames:
@@ -62,7 +64,7 @@ class CaseFiles:
     def share(self, kind: str, values: Float[np.ndarray, "i j k *c"]) -> list[Path]:
         """Write values from 0 to 1 on the stored grid of a volume, in float32."""
         path = self._path(kind, ".nii.gz")
-        write_map(path, values, source=self.source, pick=self.pick)
+        write_map(path, values, source=self.source, pick=self.pick, keep_identity=self.keep_identity)
         return [path]
 
     @contextmanager

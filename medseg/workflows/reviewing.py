@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
-from medseg.files import read_record, require_folder
+from medseg.files import require_folder
 from medseg.progress import track
 from medseg.review.bundle import MOST_MB, Review, prepared_review, write_pages, write_served_page
 from medseg.review.case_views import Subject
 from medseg.review.collect import collect
 from medseg.review.serve import ReviewServer
-from medseg.scans.folders import find_cases
-from medseg.scans.picks import Pick
-from medseg.scans.sources import hash_scan
 from medseg.workflows.manifests import read_manifests
+from medseg.workflows.original_scans import OriginalScans
 
 _NEEDED = frozenset({"source_sha256", "files", "classes", "compared"})
 """What a manifest must say for a review, beside what every one has."""
@@ -79,67 +77,16 @@ def collect_reviews(downloads: Path, into: Path, out: Path) -> dict[str, Any]:
 
 
 def find_subjects(out: Path, scans: Path | None) -> tuple[list[Subject], dict[str, str]]:
-    """The cases of a result folder whose scans are there and unchanged, and a line for each of the others.
-
-    A scan is sought where the manifest names it, then by its case, then by its content, for names may be pseudonyms.
-    """
+    """The cases of a result folder whose scans are there and unchanged, and a line for each of the others."""
     manifests, failed = _manifests(out)
-    if scans is None:
-        scans = Path(str(read_record(out / "summary.json", "scans", advice="name the scans with --scans")["scans"]))
-    elif not scans.exists():
-        raise MedsegError(f"--scans must be a folder or a file that is there, got {scans}; check the name")
-    search = _Search(scans, out)
+    originals = OriginalScans(out, scans)
     subjects = []
     for manifest in manifests:
-        source = search.scan_of(manifest)
-        if source is None:
-            failed[manifest["case"]] = (
-                f"{manifest['case']} must have its scan {manifest['source']} in {scans}, got none of that content; "
-                "name the scans with --scans"
-            )
-        else:
-            subjects.append(Subject(out, manifest, source))
+        try:
+            subjects.append(Subject(out, manifest, originals.require(manifest).image))
+        except MedsegError as error:
+            failed[manifest["case"]] = str(error)
     return subjects, failed
-
-
-class _Search:
-    """Looks for scans in a folder; files are hashed when they are needed, each once."""
-
-    def __init__(self, scans: Path, out: Path) -> None:
-        self.root = scans if scans.is_dir() else scans.parent
-        self._scans, self._out = scans, out
-        self._hashes: dict[tuple[Path, Pick], str | None] = {}
-        self._found: dict[Pick, dict[str, Path]] = {}
-
-    def scan_of(self, manifest: Mapping[str, Any]) -> Path | None:
-        """The scan with the content that a manifest names, if it is there."""
-        wanted = str(manifest["source_sha256"])
-        pick = Pick(**manifest.get("pick", {}))
-        named = self.root / str(manifest["source"])
-        if named.is_file() and self._hash(named, pick) == wanted:
-            return named
-        images = self._images(pick)
-        of_case = images.get(str(manifest["case"]))
-        candidates = [*([of_case] if of_case else []), *images.values()]
-        return next((path for path in candidates if self._hash(path, pick) == wanted), None)
-
-    def _images(self, pick: Pick) -> dict[str, Path]:
-        """All scans by case, found with what was picked of them."""
-        if pick not in self._found:
-            try:
-                listing = find_cases(self._scans, pick=pick, skip=(self._out,))
-                self._found[pick] = {case.case_id: case.image for case in listing.cases}
-            except MedsegError:  # no scans there; each case says what it lacks
-                self._found[pick] = {}
-        return self._found[pick]
-
-    def _hash(self, path: Path, pick: Pick) -> str | None:
-        if (path, pick) not in self._hashes:
-            try:
-                self._hashes[path, pick] = hash_scan(path, pick)
-            except (OSError, MedsegError):
-                self._hashes[path, pick] = None
-        return self._hashes[path, pick]
 
 
 def _manifests(out: Path) -> tuple[Sequence[dict[str, Any]], dict[str, str]]:

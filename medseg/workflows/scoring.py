@@ -12,18 +12,17 @@ from rich.console import Console
 
 from medseg.config import SEEN
 from medseg.errors import MedsegError
-from medseg.files import read_json, read_record, require_folder
+from medseg.files import read_json, require_folder
 from medseg.naming.classes import ClassEntry, read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
 from medseg.runs import DIRECT_METHODS, METHODS, versions
-from medseg.scans.folders import find_cases, find_references
+from medseg.scans.folders import find_references
 from medseg.scans.grids import require_same_grid, require_same_size
-from medseg.scans.names import is_picture
-from medseg.scans.picks import Pick
+from medseg.scans.picks import WHOLE
+from medseg.scans.pseudonyms import as_pseudonyms
 from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
 from medseg.scans.schemes import LabelScheme
-from medseg.scans.sources import hash_scan
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import UNION, score_labels
 from medseg.scoring.tables import (
@@ -34,7 +33,9 @@ from medseg.scoring.tables import (
     write_scores_csv,
     write_scores_json,
 )
-from medseg.workflows.manifests import read_manifests
+from medseg.workflows.checking import Checks
+from medseg.workflows.manifests import is_picture_result, read_manifests
+from medseg.workflows.original_scans import OriginalScans
 from medseg.workflows.results import read_frames, read_mask
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def score_results(
     scans: Path | None = None,
     region: str = "all",
     classes: str | Path | None = None,
+    pseudonyms: Path | None = None,
 ) -> dict[str, Any]:
     """Score every case of a result folder that has a reference.
 
@@ -60,6 +62,7 @@ def score_results(
         region: `all` counts everything, also misses outside the brain mask; `brain` counts inside
             `CASE_region` only.
         classes: what label pictures mean: a `classes.yaml`, or the name of a known data set; by layout when None.
+        pseudonyms: the key of results under pseudonyms: which is whose.
 
     Returns:
         `lines` for the terminal, `aggregates` by method, `failed` cases.
@@ -79,6 +82,8 @@ def score_results(
     if not manifests and not failed:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
     found = find_references(references, scheme=classes)
+    if pseudonyms is not None:
+        found = as_pseudonyms(found, pseudonyms)
     pairs = [(manifest, found[manifest["case"]]) for manifest in manifests if manifest["case"] in found]
     for manifest in manifests:
         if manifest["case"] not in found:
@@ -88,15 +93,18 @@ def score_results(
     if not pairs and not failed:
         some = ", ".join(sorted(found)[:3]) or "no label"
         raise MedsegError(f"{references} must hold a label of a case in {out}, got {some}; name it like its scan")
-    images = _images_of(out, scans)
+    originals = OriginalScans(out, scans)
     entries = read_classes(out / "classes.yaml").classes
     rows: list[ScoreRow] = []
-    for manifest, reference in track(pairs, "scoring"):
-        try:
-            rows += _score_case(manifest, reference, out, images, region, entries, found.scheme)
-        except MedsegError as error:
-            failed[manifest["case"]] = str(error)
-            _log.error(str(error))
+    with Checks() as checks:
+        for manifest, reference in track(pairs, "scoring"):
+            try:
+                if not is_picture_result(manifest):
+                    checks.pair(reference, out / f"{manifest['case']}_seg.nii.gz", WHOLE)
+                rows += _score_case(manifest, reference, out, originals, region, entries, found.scheme)
+            except MedsegError as error:
+                failed[manifest["case"]] = str(error)
+                _log.error(str(error))
     if not rows:
         return {"lines": ["no case could be scored"], "failed": failed}
     method = pairs[0][0]["method"]
@@ -144,23 +152,11 @@ def require_region(region: str) -> None:
         raise MedsegError(f"--region must be one of {', '.join(_REGIONS)}, got {region}; choose one")
 
 
-def _images_of(out: Path, scans: Path | None) -> dict[str, Path]:
-    """The scans by case, from where the user says, else from where the reconstruction read them."""
-    if scans is None:
-        scans = Path(str(read_record(out / "summary.json", "scans", advice="name the scans with --scans")["scans"]))
-    elif not scans.exists():
-        raise MedsegError(f"--scans must be a folder or a file that is there, got {scans}; check the name")
-    try:
-        return {case.case_id: case.image for case in find_cases(scans, skip=(out,)).cases}
-    except MedsegError:  # the scans have gone since; each case says what it lacks
-        return {}
-
-
 def _score_case(
     manifest: Mapping[str, Any],
     reference_path: Path,
     out: Path,
-    images: Mapping[str, Path],
+    originals: OriginalScans,
     region: str,
     classes: Sequence[ClassEntry],
     scheme: LabelScheme | None,
@@ -168,7 +164,7 @@ def _score_case(
     case = manifest["case"]
     names = {entry.value: entry.name for entry in classes}
     background = [entry.value for entry in classes if entry.background]
-    picture = is_picture(Path(manifest["source"]))
+    picture = is_picture_result(manifest)
     reference = read_labels(reference_path, scheme)
     spacing = grid_of(reference).spacing
     read = read_frames if picture else read_mask
@@ -192,7 +188,7 @@ def _score_case(
 
     # The rules that everybody can have for free find vessels.
     of_vessels = manifest["facts"].get("modality") not in SEEN
-    image = _image_of(manifest, images) if of_vessels and not picture else None
+    image = _image_of(manifest, originals) if of_vessels and not picture else None
     if image is not None:
         for name, baseline in BASELINES.items():
             yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name, "none", None)
@@ -209,17 +205,19 @@ def _in_pixels(scores: Mapping[str, float]) -> dict[str, float]:
     return {words.get(name, name): value for name, value in scores.items() if name != "volume_difference_ml"}
 
 
-def _image_of(manifest: Mapping[str, Any], images: Mapping[str, Path]) -> np.ndarray | None:
+def _image_of(manifest: Mapping[str, Any], originals: OriginalScans) -> np.ndarray | None:
     """The grey values for the baselines; without them a line says that their rows are missing."""
-    path, pick = images.get(manifest["case"]), Pick(**manifest["pick"])
-    if path is None or hash_scan(path, pick) != manifest["source_sha256"]:
+    case = originals.find(manifest)
+    if case is None:
         _log.warning(
-            "%s: its scan %s, so the baseline rows are left out; name the scans with --scans",
+            "%s: no scan with the content of %s is in %s, so the baseline rows are left out; name the scans with "
+            "--scans",
             manifest["case"],
-            "is not there" if path is None else f"is not {path}",
+            manifest["source"],
+            originals.place or "a place that is known",
         )
         return None
-    return np.asarray(read_image(path, pick)[0])
+    return np.asarray(read_image(case.image, case.pick)[0])
 
 
 def _as_lines(table: Any) -> list[str]:

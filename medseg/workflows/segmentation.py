@@ -18,11 +18,11 @@ from medseg.files import require_folder
 from medseg.reconstruction.refine import require_steps
 from medseg.runs import DIRECT_METHODS
 from medseg.scans.cases import Case
-from medseg.scans.folders import find_cases
-from medseg.scans.picks import WHOLE, Pick
 from medseg.scans.readers import read_grid
 from medseg.scans.sources import hash_scan
 from medseg.workflows import parts
+from medseg.workflows.checking import usable
+from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.naming import require_naming
 from medseg.workflows.predictors import predictor_without_run
 from medseg.workflows.recognition import config_for
@@ -45,7 +45,7 @@ def segment_scans(
     adapt: bool = False,
     pixel_mm: float | None = None,
     overrides: Sequence[str] = (),
-    pick: Pick = WHOLE,
+    intake: Intake = AS_IT_IS,
 ) -> dict[str, Any]:
     """Write masks of all scans.
 
@@ -59,7 +59,7 @@ def segment_scans(
         adapt: train the student on these scans first; one without weights always is.
         pixel_mm: millimetres a pixel of pictures.
         overrides: `section.key=value`.
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes, and what cases are called.
 
     Returns:
         `lines` for the terminal, `done`, `skipped` and `failed` cases.
@@ -70,7 +70,7 @@ def segment_scans(
     if config is not None and modality is not None:
         raise MedsegError(f"--modality must go without --config, got {modality} and {config}; give one of them")
     require_folder(out, "-o")
-    listing = find_cases(scans, pick=pick, skip=(out,))
+    listing = intake.cases(scans, skip=(out,))
     require_apart(listing, out)
     chosen = config or config_for(listing.cases, modality)
     spacing = [] if pixel_mm is None else [f"prepare.pixel_mm={pixel_mm}"]
@@ -89,7 +89,9 @@ def segment_scans(
     student, adapted_to = None, list[str]()
     learns = method == "student" and (adapt or resolved.student.start == "scratch")
     if learns:
+        cases, unfit = usable(cases)
         student, unused = student_of_run(cases, training, training / "volumes", resolved, fabric)
+        unused |= unfit
         for problem in unused.values():
             _log.error(problem)
         failed |= unused
@@ -100,7 +102,7 @@ def segment_scans(
     predictor = predictor_without_run(
         method, student, resolved, fabric.device, adapted_to=adapted_to, rounds=training if learns else None
     )
-    writer = CaseWriter(predictor, resolved, _root(scans), out, fabric.device)
+    writer = CaseWriter(predictor, resolved, _root(scans), out, fabric.device, intake)
     answer = write_cases(writer, cases, fabric, failed=failed, model=f"{method} {predictor.model_hash[:16]}")
     return answer | {"config": as_plain(resolved)}
 

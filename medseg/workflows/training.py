@@ -21,7 +21,7 @@ from medseg.config import SEEN, Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.store import StoredPatches, extract_case, store_key
 from medseg.features.student.liver.student import LiverStudent
-from medseg.files import CannotWriteError, hash_content, require_folder, why_not_written
+from medseg.files import CannotWriteError, hash_content, remove_leftovers, require_folder, why_not_written
 from medseg.naming.classes import ClassEntry, Naming, colour_of, write_classes
 from medseg.patches.datasets import PatchDataset
 from medseg.patches.pairs import find_pairs
@@ -30,13 +30,13 @@ from medseg.patches.slicing import PatchGeometry, cut_all
 from medseg.reconstruction.refine import require_steps
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import Case, Listing, split_by_patient
-from medseg.scans.folders import find_cases
-from medseg.scans.picks import WHOLE, Pick
 from medseg.stego.clustering import PointSample
 from medseg.stego.published import initial_weights
 from medseg.stego.settings import StegoSettings, settings_from_preset
 from medseg.stego.training import StegoRun, train
 from medseg.workflows import parts
+from medseg.workflows.checking import usable
+from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.labels import labels_of, meaning_of, scheme_of
 from medseg.workflows.naming import name_method, require_naming, write_cards
 from medseg.workflows.run_patches import keep_patches
@@ -51,7 +51,7 @@ def train_run(
     run: Path,
     *,
     overrides: Sequence[str] = (),
-    pick: Pick = WHOLE,
+    intake: Intake = AS_IT_IS,
     skip: Sequence[Path] = (),
     labels: bool = True,
 ) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def train_run(
         scans: folder, datalist, CSV or one scan; labels are not needed.
         run: run folder.
         overrides: `section.key=value`.
-        pick: what to take of files that hold several volumes.
+        intake: what to take of files that hold several volumes, and what cases are called.
         skip: folders inside `scans` that hold results.
         labels: False looks at no label beside the scans.
 
@@ -78,15 +78,20 @@ def train_run(
     require_naming(resolved.naming)
     require_folder(run, "--run")
     require_folder(RunRecord(run, resolved, {}).store, "features.store")
-    listing = find_cases(scans, pick=pick, skip=(run, *skip))
+    listing = intake.cases(scans, skip=(run, *skip))
     listing = listing if labels else replace(listing, labels={})
     fabric = parts.start_fabric(resolved.run)
     if fabric.is_global_zero:
+        remove_leftovers(run)
         parts.say_listing(listing)
     training, _ = split_by_patient(listing.cases, validation_fraction=resolved.run.held_out, seed=resolved.run.seed)
     held_out = [case for case in listing.cases if case not in training]
     if not training:
         raise MedsegError(f"{scans} must hold a scan to train on, got {len(held_out)} given for val or test; add some")
+    training, unreadable = usable(training)
+    if not training:
+        raise MedsegError(f"{scans} must hold a scan that can be read, got {next(iter(unreadable.values()))}")
+    listing, unfit_labels = _with_fitting_labels(listing, training, resolved)
     parts.say_estimate(training, resolved, training=True)
     # Weights are there, or it is said before long work.
     ready = tuple(name for name in resolved.features.backbone if name != "student")
@@ -95,10 +100,11 @@ def train_run(
         start_run(run, resolved, training=training, held_out=held_out, scans=scans, device=str(fabric.device))
     fabric.barrier()
     record = RunRecord(run, resolved, {})
-    student, failed = None, dict[str, str]()
+    student, failed = None, unreadable | unfit_labels
     if needs_student(resolved):
-        student, failed = student_of_run(training, record.student, record.store, resolved, fabric)
-        training = tuple(case for case in training if case.case_id not in failed)
+        student, unused = student_of_run(training, record.student, record.store, resolved, fabric)
+        training = tuple(case for case in training if case.case_id not in unused)
+        failed |= unused
     backbones = parts.load_backbones(resolved.features, fabric.device, student=student)
     stores, unused = store_cases(training, record, backbones, fabric)
     failed |= unused
@@ -259,6 +265,14 @@ def _stored(record: RunRecord, key: str) -> StoredPatches | None:
     except (MedsegError, OSError, ValueError, KeyError, TypeError):
         return None
     return stored if whole and stored.key == key else None
+
+
+def _with_fitting_labels(listing: Listing, training: Sequence[Case], config: Config) -> tuple[Listing, dict[str, str]]:
+    """The listing without labels of the training cases that do not fit their scans, and a line for each of them."""
+    labelled = [case for case in training if case.case_id in listing.labels]
+    _, unfit = usable(labelled, listing.labels, scheme_of(config.naming, listing.scheme))
+    kept = {name: path for name, path in listing.labels.items() if name not in unfit}
+    return replace(listing, labels=kept), unfit
 
 
 def _label_patches(

@@ -171,6 +171,7 @@ def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
         ({"pixdim": (1, 0, -1, np.nan, 1, 1, 1, 1), "sform_code": 0}, "got 0 x -1 x nan and no sform"),
         ({"qform_code": 1, "sform_code": 0, "quatern_b": 3}, "usable affine"),
         ({"vox_offset": np.inf}, "where its voxels begin"),
+        ({"datatype": 260}, "known number format"),
         ({"magic": b"no!"}, "Analyze 7.5"),
         ({"scl_slope": 1, "scl_inter": np.nan}, "known number format"),
     ],
@@ -230,7 +231,9 @@ def test_0_and_255_are_read_as_0_and_1(tmp_path: Path, caplog: pytest.LogCapture
     assert "read as 0 and 1" in caplog.text
 
 
-@pytest.mark.parametrize(("value", "words"), [(0.5, "such as 0.5"), (-1, "got -1"), (256, "got 256"), (np.nan, "such as nan")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.5, "such as 0.5"), (-1, "got -1"), (256, "got 256"), (np.nan, "such as nan")]
+)
 def test_other_numbers_are_no_labels(tmp_path: Path, value: float, words: str) -> None:
     values = np.array([[[0, 1, value]]], np.float32)
     _assert_refused(_save(tmp_path / "l.nii", values), words, read_labels)

@@ -15,7 +15,7 @@ from medseg.naming.classes import ClassEntry
 from medseg.review.exports.masks import Mask
 from medseg.scans.masks import write_label_tables, write_like
 
-_CODES = (30, 0)
+_CODES = (0, 30)
 _EXTENSION_BYTES = 16
 """An extension's size must be a multiple of this, its own eight bytes of size and code included."""
 

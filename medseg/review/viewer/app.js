@@ -261,7 +261,7 @@ class App {
   setTool(tool) {
     Object.assign(this, { tool, pending: null, measureEnd: null, said: null });
     if (this.label === 0 && tool !== "name") this.setLabel(this.data.classes.find(({ value }) => value > 0)?.value ?? 1);
-    this.say(TOOLS.find(({ id }) => id === tool).say);
+    this.refresh();
   }
 
   setLabel(label) {

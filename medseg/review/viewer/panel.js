@@ -136,6 +136,7 @@ class Panel {
       button.setAttribute("aria-pressed", String(button.dataset.view === (app.large ?? "axial")));
     const paints = app.tool === "brush" || app.tool === "eraser";
     byId("class-choice").hidden = !["brush", "fill", "name"].includes(app.tool);
+    byId("tool-hint").textContent = TOOLS.find(({ id }) => id === app.tool).say;
     byId("size-choice").hidden = !paints;
     byId("ball-choice").hidden = !paints || app.kind === "frames";
     byId("class").value = app.label;
