@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from medseg.review.exports import TARGETS
+
 SEEN = ("picture", "liver_ultrasound")
 """Modalities whose slices are looked at as pictures, in display values; the others are angiograms, measured in mm."""
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -256,6 +258,20 @@ class Reconstruct(Section):
         return tuple(steps)
 
 
+class Review(Section):
+    """What leaves with the masks."""
+
+    exports: tuple[str, ...]
+
+    @field_validator("exports")
+    @classmethod
+    def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        strange = [name for name in value if name not in TARGETS]
+        if strange:
+            raise ValueError(f"exports are {', '.join(TARGETS)}; {strange[0]} is none of them")
+        return value
+
+
 class Config(Section):
     """The whole config: one section per stage."""
 
@@ -267,6 +283,7 @@ class Config(Section):
     stego: Stego
     naming: Naming
     reconstruct: Reconstruct
+    review: Review
 
     @model_validator(mode="after")
     def _parts_fit_the_modality(self) -> Config:

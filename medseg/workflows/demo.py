@@ -16,6 +16,7 @@ from medseg.phantoms.vessels import write_phantoms
 from medseg.prepare.chain import voxel_spacing
 from medseg.review.plots import DemoRow, demo_picture
 from medseg.scans.readers import read_image, read_labels
+from medseg.workflows.reviewing import review_results
 from medseg.workflows.scoring import score_results
 from medseg.workflows.segmentation import segment_scans
 from medseg.workflows.whole import run_all
@@ -45,6 +46,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     picture = out / "plots" / "demo.png"
     demo_picture(_rows(out, scans), picture)
     livers = _livers(out / "liver")
+    review = _review(out)
     lines = [
         *answer["lines"],
         "",
@@ -58,8 +60,15 @@ def run_demo(out: Path) -> dict[str, Any]:
         f"  {out / 'scores.csv'}  every score, beside the baselines",
         f"  {out / 'run' / 'run.yaml'}  what was run",
         f"  {out / 'liver'}/*_overlay.png  livers in simulated ultrasound frames",
+        *review["lines"],
     ]
-    return {"lines": lines, "failed": {**answer["failed"], **livers["failed"]}}
+    return {"lines": lines, "failed": {**answer["failed"], **livers["failed"], **review["failed"]}}
+
+
+def _review(out: Path) -> dict[str, Any]:
+    """The page on which a radiologist would review the vessels."""
+    answer = review_results(out)
+    return answer | {"lines": [f"  {answer['files'][0]}  the page for the radiologist: open it in a browser"]}
 
 
 def _livers(out: Path) -> dict[str, Any]:

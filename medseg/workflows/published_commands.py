@@ -95,8 +95,8 @@ def read_request(arguments: Sequence[str], command: str, about: str) -> Request:
     scheme = actions.pop("scheme", None)
     given = {name: getattr(asked, name) or actions.pop(name, None) for name in ("scans", "run", "out")}
     return Request(
-        config=asked.config, overrides=(*meant.overrides, *own), own_overrides=own, intake=Intake(Pick(frame=asked.frame)),
-        scheme=asked.scheme or scheme, actions=actions,
+        config=asked.config, overrides=(*meant.overrides, *own), own_overrides=own,
+        intake=Intake(Pick(frame=asked.frame)), scheme=asked.scheme or scheme, actions=actions,
         **given,
     )  # fmt: skip
 

@@ -37,6 +37,7 @@ from medseg.scans.sources import hash_scan
 from medseg.scoring.areas import Areas, write_areas
 from medseg.workflows import parts
 from medseg.workflows.checking import usable
+from medseg.workflows.exporting import export_results
 from medseg.workflows.frames import Answers, write_frames
 from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.manifests import read_manifest, read_manifests, sealed
@@ -80,7 +81,7 @@ def reconstruct_run(
         MedsegError: the run is not trained, no scan was found, or an override is wrong.
     """
     record = open_run(run)
-    config = change_config(record.config, overrides, sections=(*CHANGEABLE_AFTER_TRAINING, "run"))
+    config = change_config(record.config, overrides, sections=(*CHANGEABLE_AFTER_TRAINING, "run", "review"))
     require_steps(config.reconstruct.refine)
     require_folder(out, "-o")
     listing = intake.cases(scans, skip=(out, run))
@@ -143,13 +144,12 @@ def write_cases(
         write_json(out / "summary.json", _summary(out, writer.scans, model, without_reasons(failed, cases), cases))
     if not fabric.is_global_zero:
         return {"lines": [], "failed": {}}
-    return {
-        "lines": [f"masks in {out}: {len(done)} written, {len(skipped)} skipped, {len(failed)} failed"],
-        "out": str(out),
-        "done": done,
-        "skipped": skipped,
-        "failed": failed,
-    }
+    lines = [f"masks in {out}: {len(done)} written, {len(skipped)} skipped, {len(failed)} failed"]
+    if (targets := writer.config.review.exports) and (done or skipped):
+        exported = export_results(out, targets, scans=writer.scans, keep_identity=writer.intake.keep_identity)
+        lines += exported["lines"]
+        failed |= exported["failed"]
+    return {"lines": lines, "out": str(out), "done": done, "skipped": skipped, "failed": failed}
 
 
 def require_apart(listing: Listing, out: Path) -> None:

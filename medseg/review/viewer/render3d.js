@@ -52,7 +52,8 @@ class Render3d {
       this.nv = null;
       document.getElementById("stage").hidden = true;
       for (const control of this.root.querySelectorAll(".bar button[data-turn], .bar input")) control.disabled = true;
-      this.note.textContent = "No 3-D view: this browser offers no WebGL2. Slices, drawing and decisions work.";
+      const why = typeof niivue === "undefined" ? "this page was made without NiiVue" : "this browser offers no WebGL2";
+      this.note.textContent = `No 3-D view: ${why}. Slices, drawing and decisions work.`;
       return false;
     }
   }
