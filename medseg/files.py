@@ -136,7 +136,8 @@ def read_record(path: Path, *keys: str, advice: str = _RESTORE) -> dict[str, Any
     content = read_json(path, advice=advice)
     if not isinstance(content, dict) or not content.keys() >= set(keys):
         missing = f"no {next(key for key in keys if key not in content)}" if isinstance(content, dict) else "none"
-        raise MedsegError(f"{path} must be a JSON object with {', '.join(keys)}, got {missing}; {advice}")
+        wanted = f" with {', '.join(keys)}" if keys else ""
+        raise MedsegError(f"{path} must be a JSON object{wanted}, got {missing}; {advice}")
     return content
 
 

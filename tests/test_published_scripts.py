@@ -150,7 +150,7 @@ def test_partners_are_computed_with_the_options_of_the_training(monkeypatch: pyt
     assert main_of("precompute_knns")(line) == 0
     (call,) = recorder.calls
     assert call.args == ("pictures_dino", Path("d/suim"), Path("checkpoints/suim_exp1"))
-    assert "stego.neighbours=9" in call.overrides and call.frame == 2
+    assert "stego.neighbours=9" in call.overrides and call.intake.pick.frame == 2
 
 
 @pytest.fixture

@@ -120,10 +120,10 @@ def open_results(out: Path, *, scans: Path | None, labels: Path | None) -> tuple
     Raises:
         MedsegError: it is no result folder, or nothing lies where scans or labels should be.
     """
-    originals = OriginalScans(out, scans)
     manifests, failed = read_manifests(out)
     if not manifests and not failed:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
+    originals = OriginalScans(out, scans)
     accepted = None
     if labels is not None:
         accepted, unclear = _accepted(labels, [manifest["case"] for manifest in manifests])

@@ -7,12 +7,11 @@ then among all others, because results may carry pseudonyms.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
-from medseg.files import read_json
+from medseg.files import read_record
 from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_cases
 from medseg.scans.picks import Pick
@@ -26,39 +25,32 @@ class OriginalScans:
         out: result folder.
         given: the scans; where they were read from when None.
 
+    Attributes:
+        place: where the scans are; None where results under pseudonyms do not tell.
+
     Raises:
-        MedsegError: `given` is not there.
+        MedsegError: `given` is not there; without it, `summary.json` is missing or damaged.
     """
 
     def __init__(self, out: Path, given: Path | None = None) -> None:
         if given is not None and not given.exists():
             raise MedsegError(f"--scans must be a folder or a file that is there, got {given}; check the name")
-        self._out, self._given = out, given
+        self._out, self.is_given = out, given is not None
+        self.place = given
+        if given is None:
+            place = read_record(out / "summary.json", advice="name the scans with --scans").get("scans")
+            self.place = None if place is None else Path(str(place))
         self._listings: dict[Pick, Listing] = {}
         self._hashes: dict[tuple[Path, Pick], str | None] = {}
 
-    @cached_property
-    def place(self) -> Path | None:
-        """Where the scans are; None where that was not written down, or nothing is there any more."""
-        if self._given is not None:
-            return self._given
-        try:
-            place = Path(str(read_json(self._out / "summary.json")["scans"]))
-        except (MedsegError, KeyError, TypeError):
-            return None
-        return place if place.exists() else None
-
     def find(self, manifest: Mapping[str, Any]) -> Case | None:
         """The scan of a case, if one with its content is there."""
-        if self.place is None:
-            return None
-        wanted, pick = manifest["source_sha256"], pick_of(manifest)
-        case_id = manifest["case"]
-        named = (self.place if self.place.is_dir() else self.place.parent) / manifest["source"]
-        if named.is_file() and self._hash(named, pick) == wanted:
-            return Case(case_id, named, case_id, pick=pick)
-        listed = sorted(self.listing(pick).cases, key=lambda case: case.case_id != case_id)
-        return next((case for case in listed if self._hash(case.image, pick) == wanted), None)
+        wanted = manifest["source_sha256"]
+        return next((case for case in self._likely(manifest) if self._hash(case) == wanted), None)
+
+    def called(self, manifest: Mapping[str, Any]) -> Case | None:
+        """The scan that is called like that of a case, whatever its content."""
+        return next((case for case in self._likely(manifest) if case.case_id == manifest["case"]), None)
 
     def require(self, manifest: Mapping[str, Any]) -> Case:
         """The scan of a case.
@@ -69,10 +61,20 @@ class OriginalScans:
         found = self.find(manifest)
         if found is None:
             raise MedsegError(
-                f"the scan of {manifest['case']} must be {manifest['source']} as its mask was made of it, got none of "
-                f"that content in {self.place or 'a place that is known'}; name the scans with --scans"
+                f"the scan of {manifest['case']} must be {manifest['source']} as its mask was made of it, got none "
+                f"with that content in {self.place or 'a place that is known'}; name the scans with --scans"
             )
         return found
+
+    def _likely(self, manifest: Mapping[str, Any]) -> list[Case]:
+        """All scans, the one at the named place first, then the one with the name of the case."""
+        if self.place is None:
+            return []
+        named = (self.place if self.place.is_dir() else self.place.parent) / manifest["source"]
+        cases = list(self.listing(pick_of(manifest)).cases)
+        if named.is_file() and all(case.image != named for case in cases):  # it takes no folder to score one file
+            cases.append(Case(manifest["case"], named, manifest["case"], pick=pick_of(manifest)))
+        return sorted(cases, key=lambda case: (case.image != named, case.case_id != manifest["case"]))
 
     def listing(self, pick: Pick) -> Listing:
         """All scans, found with what was picked of them."""
@@ -85,13 +87,14 @@ class OriginalScans:
                 self._listings[pick] = Listing((), {})
         return self._listings[pick]
 
-    def _hash(self, path: Path, pick: Pick) -> str | None:
-        if (path, pick) not in self._hashes:
+    def _hash(self, case: Case) -> str | None:
+        key = case.image, case.pick
+        if key not in self._hashes:
             try:
-                self._hashes[path, pick] = hash_scan(path, pick)
+                self._hashes[key] = hash_scan(*key)
             except (OSError, MedsegError):
-                self._hashes[path, pick] = None
-        return self._hashes[path, pick]
+                self._hashes[key] = None
+        return self._hashes[key]
 
 
 def pick_of(manifest: Mapping[str, Any]) -> Pick:

@@ -180,7 +180,13 @@ class CaseWriter:
     """
 
     def __init__(
-        self, predictor: Predictor, config: Config, scans: Path, out: Path, device: torch.device, intake: Intake
+        self,
+        predictor: Predictor,
+        config: Config,
+        scans: Path,
+        out: Path,
+        device: torch.device,
+        intake: Intake = AS_IT_IS,
     ) -> None:
         self.predictor, self.config, self.scans, self.out, self.device = predictor, config, scans, out, device
         self.intake = intake

@@ -90,7 +90,7 @@ def train_run(
         raise MedsegError(f"{scans} must hold a scan to train on, got {len(held_out)} given for val or test; add some")
     training, unreadable = usable(training)
     if not training:
-        raise MedsegError(f"{scans} must hold a scan that can be read, got {next(iter(unreadable.values()))}")
+        raise parts.none_usable(unreadable)
     listing, unfit_labels = _with_fitting_labels(listing, training, resolved)
     parts.say_estimate(training, resolved, training=True)
     # Weights are there, or it is said before long work.

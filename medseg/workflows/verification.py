@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medseg.errors import MedsegError
-from medseg.files import hash_file, read_json
+from medseg.files import hash_file
 from medseg.naming.classes import read_classes
 from medseg.progress import track
-from medseg.scans.folders import find_cases
-from medseg.scans.picks import Pick
+from medseg.scans.picks import WHOLE
 from medseg.scans.receipts import require_consistent, require_mask, require_scan
 from medseg.scans.sources import hash_scan
 from medseg.workflows.manifests import read_manifests, require_seal
+from medseg.workflows.original_scans import OriginalScans
 
 _log = logging.getLogger(__name__)
 _ADVICE = "restore it, or reconstruct the case again"
@@ -49,7 +47,7 @@ def verify_results(out: Path, scans: Path | None = None) -> dict[str, Any]:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
     if scans is not None and not scans.exists():
         raise MedsegError(f"--scans must be a folder or a file that is there, got {scans}; check the name")
-    sources = _Sources(out, scans)
+    originals = OriginalScans(out, scans)
     damaged = tuple(f"{case_id}_" for case_id in failed)
     known: set[int] | None = None
     try:
@@ -61,14 +59,14 @@ def verify_results(out: Path, scans: Path | None = None) -> dict[str, Any]:
     for manifest in track(manifests, "verifying"):
         case_id = manifest["case"]
         try:
-            verified = _verify_case(out, manifest, manifests, known, sources)
+            verified = _verify_case(out, manifest, manifests, known, originals)
         except MedsegError as error:
             failed[case_id] = str(error)
             continue
         cases.append({"case": case_id, **verified})
         lines.append(f"{case_id}: verified ({_in_words(verified)})")
     named = {name for manifest in manifests for name in manifest.get("files", ())}
-    for name in _strays(out, named, sources):
+    for name in _strays(out, named, originals):
         if name.rpartition("/")[2].startswith(damaged):
             continue  # its manifest is there, and what is wrong with it has been said
         failed[name] = f"{out / name} must belong to a case with a manifest, got none that names it; remove it"
@@ -78,61 +76,12 @@ def verify_results(out: Path, scans: Path | None = None) -> dict[str, Any]:
     return {"lines": lines, "cases": cases, "failed": failed}
 
 
-@dataclass
-class _Sources:
-    """Finds the scan of a case."""
-
-    out: Path
-    given: Path | None
-    _found: dict[str, Path] = field(default_factory=dict)
-
-    @cached_property
-    def root(self) -> Path | None:
-        """What the user gave, else what the results were made of, if that is still there."""
-        if self.given is not None:
-            return self.given
-        try:
-            place = Path(str(read_json(self.out / "summary.json")["scans"]))
-        except (MedsegError, KeyError, TypeError):
-            return None
-        return place if place.exists() else None
-
-    @cached_property
-    def _listing(self) -> tuple[dict[str, Path], set[Path]]:
-        """Scans by case, and labels."""
-        if self.root is None:
-            return {}, set()
-        try:
-            listing = find_cases(self.root, skip=(self.out,))
-        except MedsegError as error:
-            if self.given is not None:
-                raise
-            _log.info("the scans are left out: %s", error)
-            return {}, set()
-        return {case.case_id: case.image for case in listing.cases}, {
-            path.resolve() for path in listing.labels.values()
-        }
-
-    @property
-    def labels(self) -> set[Path]:
-        """Files of the user that are labels, and may be called like masks."""
-        return self._listing[1]
-
-    def scan_of(self, manifest: Mapping[str, Any]) -> Path | None:
-        """The scan of a case, at the place that its manifest names or under its name."""
-        if self.root is None:
-            return None
-        folder = self.root if self.root.is_dir() else self.root.parent
-        named = folder / manifest["source"]
-        return named if named.is_file() else self._listing[0].get(manifest["case"])
-
-
 def _verify_case(
     out: Path,
     manifest: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]],
     known: set[int] | None,
-    sources: _Sources,
+    originals: OriginalScans,
 ) -> dict[str, Any]:
     """Check one case, from the manifest to the scan, so that the first problem is the one that explains the others.
 
@@ -163,7 +112,7 @@ def _verify_case(
     for name, digest in files.items():
         if hash_file(out / name) != digest:
             raise MedsegError(f"{out / name} must have the content that {path.name} names, got another; {_ADVICE}")
-    return {"files": len(files) - 1, "scan": _verify_scan(mask, manifest, sources)}
+    return {"files": len(files) - 1, "scan": _verify_scan(mask, manifest, originals)}
 
 
 def _require_not_swapped(mask: Path, manifest: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
@@ -178,33 +127,33 @@ def _require_not_swapped(mask: Path, manifest: Mapping[str, Any], others: Sequen
             )
 
 
-def _verify_scan(mask: Path, manifest: Mapping[str, Any], sources: _Sources) -> str:
+def _verify_scan(mask: Path, manifest: Mapping[str, Any], originals: OriginalScans) -> str:
     """Check the scan of a case, and that the mask lies on its grid; say so, or that it is not there."""
-    source = sources.scan_of(manifest)
-    if source is None:
-        if sources.given is not None:
+    case = originals.find(manifest) or originals.called(manifest)
+    if case is None:
+        if originals.is_given:
             raise MedsegError(
-                f"{sources.given} must hold the scan of {manifest['case']} ({manifest['source']}), got none; "
+                f"{originals.place} must hold the scan of {manifest['case']} ({manifest['source']}), got none; "
                 "give the folder it was segmented from"
             )
         return "not there"
-    pick = Pick(**manifest["pick"])
-    digest = hash_scan(source, pick)
+    digest = hash_scan(case.image, case.pick)
     if digest != manifest["source_sha256"]:
         raise MedsegError(
-            f"{source} must be the scan that {manifest['case']} was made of "
+            f"{case.image} must be the scan that {manifest['case']} was made of "
             f"(SHA-256 {manifest['source_sha256'][:12]}), got {digest[:12]}; restore it, or reconstruct the case again"
         )
-    require_scan(source, mask, manifest["geometry"], pick)
+    require_scan(case.image, mask, manifest["geometry"], case.pick)
     return "verified"
 
 
-def _strays(out: Path, named: set[str], sources: _Sources) -> Iterator[str]:
+def _strays(out: Path, named: set[str], originals: OriginalScans) -> Iterator[str]:
     """Results by their name and place that no manifest names; the user's own labels are none."""
+    labels = {path.resolve() for path in originals.listing(WHOLE).labels.values()}
     for pattern in _RESULTS:
         for path in sorted(out.glob(pattern)):
             name = path.relative_to(out).as_posix()
-            if name not in named and path.resolve() not in sources.labels:
+            if name not in named and path.resolve() not in labels:
                 yield name
 
 

@@ -20,7 +20,8 @@ def test_case_has_no_place_for_a_label() -> None:
         "mask",
         "mask_mode",
         "split",
-        "frame",
+        "pick",
+        "alias",
     }
 
 

@@ -175,7 +175,11 @@ def test_img_of_a_pair_means_its_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("nothing", "got nothing there"), ("empty", "must hold at least one scan"), ("x.zip", "must be a whole zip archive")],
+    [
+        ("nothing", "got nothing there"),
+        ("empty", "must hold at least one scan"),
+        ("x.zip", "must be a whole zip archive"),
+    ],
 )
 def test_source_without_scans_is_one_clear_line(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
