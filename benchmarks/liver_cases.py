@@ -24,9 +24,10 @@ from medseg.files import read_json, write_json
 from medseg.prepare.chain import prepare_case
 from medseg.prepare.sector import POLAR, Sector, from_sector, to_sector
 from medseg.prepare.ultrasound import ultrasound_transforms
+from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case
 from medseg.scans.picture_masks import write_index_png
-from medseg.scans.readers import read_grid, read_labels
+from medseg.scans.readers import read_labels
 from medseg.workflows.results import read_mask
 
 Masks = Mapping[str, UInt8[np.ndarray, "_h _w"]]

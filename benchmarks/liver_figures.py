@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from medseg.errors import MedsegError
 from medseg.files import read_json, replacing
-from medseg.scans.pictures import read_picture
+from medseg.scans.readers import read_picture
 
 SHOWN = 6
 """Pictures at each end."""

@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from medseg.prepare.overlays import find_overlays, grey_of
+from medseg.prepare.overlays import cleaned_frame, find_overlays, grey_of
 from medseg.prepare.sector import Sector, find_sector
-from medseg.prepare.ultrasound import cleaned_frame, prepare_frame
+from medseg.prepare.ultrasound import prepare_frame
 from medseg.scans.readers import read_image, read_labels
 
 HALVES = {"tuning": slice(0, None, 2), "check": slice(1, None, 2), "both": slice(None)}

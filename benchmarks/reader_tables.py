@@ -96,7 +96,7 @@ def volume_row(folder: Path, name: str, said: dict[str, Any]) -> Row:
 
 
 def picture_row(path: Path) -> Row:
-    from medseg.scans.pictures import read_picture
+    from medseg.scans.readers import read_picture
 
     try:
         picture = read_picture(path).numpy()

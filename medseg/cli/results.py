@@ -124,6 +124,9 @@ def review(
     serve: Annotated[
         bool, typer.Option("--serve", help="Show the page from this computer, for cases too large to embed.")
     ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="With --serve: the port; 0 takes a free one.")
+    ] = 0,
     max_mb: Annotated[
         int, typer.Option("--max-mb", min=1, help="Largest page; beyond it there are several, with an index.")
     ] = 300,
@@ -155,4 +158,4 @@ def review(
         raise MedsegError("--collect and --into must go together, got one of them; give both")
     if collect is not None and into is not None:
         return answer_with(collect_reviews(collect, into, out), as_json)
-    return answer_with(review_results(out, scans=scans, max_mb=max_mb, serve=serve), as_json)
+    return answer_with(review_results(out, scans=scans, max_mb=max_mb, serve=serve, port=port), as_json)

@@ -14,6 +14,8 @@ from scipy.spatial import KDTree
 from skimage.measure import label, regionprops
 from skimage.morphology import convex_hull_image
 
+from medseg.prepare.sector import Sector
+
 __all__ = ["fill_overlays", "find_overlays", "grey_of"]
 
 COLOURED = 0.16
@@ -202,3 +204,18 @@ def _beside_tissue(grey: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 def _widened(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     return ndimage.maximum_filter(mask, 2 * HALO + 1)
+
+
+def cleaned_frame(picture: Float[np.ndarray, "h w *c"], sector: Sector | None) -> Float[np.ndarray, "h w *c"]:
+    """A frame as it may leave the house: overlays filled in, black outside the sector; all black without one.
+
+    Names of patients are burnt in outside the sector; where that is unknown, nothing can be shown.
+    """
+    if sector is None:
+        return np.zeros_like(picture)
+    overlays = find_overlays(picture)
+    inside = sector.mask(overlays.shape)
+    channels = picture.reshape(*picture.shape[:2], -1)
+    if (overlays & inside).any():  # most lie outside, where all becomes black
+        channels = np.stack([fill_overlays(channels[..., c], overlays) for c in range(channels.shape[-1])], axis=-1)
+    return np.where(inside[..., None], channels, 0).reshape(picture.shape).astype(picture.dtype)

@@ -46,7 +46,6 @@ from medseg.prepare.steps import LoadCase
 from medseg.scans.names import is_picture
 
 __all__ = [
-    "cleaned_frame",
     "frame_region",
     "prepare_frame",
     "sector_of_frames",
@@ -122,21 +121,6 @@ def frame_region(
         return np.zeros((POLAR, POLAR), np.uint8)
     inside = np.ones(shape, np.float32) if mask is None else mask.astype(np.float32)
     return (to_sector(inside[None], sector, nearest=True)[0] > 0).astype(np.uint8)
-
-
-def cleaned_frame(picture: Float[np.ndarray, "h w *c"], sector: Sector | None) -> Float[np.ndarray, "h w *c"]:
-    """A frame as it may leave the house: overlays filled in, black outside the sector; all black without one.
-
-    Names of patients are burnt in outside the sector; where that is unknown, nothing can be shown.
-    """
-    if sector is None:
-        return np.zeros_like(picture)
-    overlays = find_overlays(picture)
-    inside = sector.mask(overlays.shape)
-    channels = picture.reshape(*picture.shape[:2], -1)
-    if (overlays & inside).any():  # most lie outside, where all becomes black
-        channels = np.stack([fill_overlays(channels[..., c], overlays) for c in range(channels.shape[-1])], axis=-1)
-    return np.where(inside[..., None], channels, 0).reshape(picture.shape).astype(picture.dtype)
 
 
 def sector_of_frames(frames: Sequence[Float[np.ndarray, "h w *c"]]) -> Sector | None:

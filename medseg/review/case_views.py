@@ -17,18 +17,17 @@ from jaxtyping import Bool, Float, Integer, UInt8
 
 from medseg.errors import MedsegError
 from medseg.files import hash_file
-from medseg.prepare.overlays import grey_of
+from medseg.prepare.overlays import cleaned_frame, grey_of
 from medseg.prepare.sector import Sector
-from medseg.prepare.ultrasound import cleaned_frame
 from medseg.review.blobs import read_mask, read_share
 from medseg.scans import nifti
+from medseg.scans.arrays import read_grid, read_values
 from medseg.scans.grids import Grid, require_same_grid
 from medseg.scans.names import is_picture
 from medseg.scans.picks import Pick
 from medseg.scans.picture_files import read_frames
 from medseg.scans.picture_labels import read_label_frames
 from medseg.scans.pictures import iterate_frames
-from medseg.scans.readers import read_grid, read_image
 from medseg.scans.stacks import as_stack, write_stack
 
 _AGAIN = "write the masks again"
@@ -144,7 +143,7 @@ def _view_of_volume(subject: Subject) -> View:
     region = subject.path_of(f"{case}_region.nii.gz")
     findings = sum(not entry.get("background") for entry in manifest["classes"])
     return View(
-        np.asarray(read_image(subject.source, pick)[0]),
+        read_values(subject.source, pick)[0],
         labels,
         header,
         mask,

@@ -21,11 +21,11 @@ from medseg.errors import MedsegError
 from medseg.review.blobs import read_mask
 from medseg.review.case_views import manifest_file
 from medseg.scans import nifti
+from medseg.scans.arrays import read_label_values
 from medseg.scans.grids import require_same_grid
 from medseg.scans.masks import write_like
 from medseg.scans.picture_labels import read_label_frames
 from medseg.scans.picture_masks import write_index_png
-from medseg.scans.readers import read_labels
 from medseg.scans.stacks import STACK_AFFINE, as_frames, as_stack
 
 TOLERANCE_VOXELS = 1e-4
@@ -101,7 +101,7 @@ class LabelWriter:
         Raises:
             MedsegError: it is missing or damaged.
         """
-        return np.asarray(read_labels(path)[0])
+        return read_label_values(path)[0]
 
     def is_finding(self, labels: Integer[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
         """Where labels are classes, but for those that are no finding."""
@@ -121,7 +121,7 @@ class LabelWriter:
 
 
 def _read(path: Path) -> UInt8[np.ndarray, "i j k"]:
-    """Labels as they are stored; `read_labels` would take 255 for 1."""
+    """Labels as they are stored; `read_label_values` would take 255 for 1."""
     voxels, slope, intercept = nifti.read_voxels(path, nifti.read_header(path), 0)
     labels = np.asarray(voxels) if (slope, intercept) == (1.0, 0.0) else voxels * slope + intercept
     if not (

@@ -23,7 +23,7 @@ from medseg.files import CannotWriteError, replacing
 from medseg.scans.names import is_picture, named_files
 from medseg.scans.picture_arrays import MATLAB_IMAGE, MATLAB_LABEL
 from medseg.scans.picture_files import read_frames
-from medseg.scans.pictures import read_picture
+from medseg.scans.readers import read_picture
 
 _log = logging.getLogger(__name__)
 FORMATS = ("png", "jpg", "tif", "mat", "npy")

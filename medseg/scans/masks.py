@@ -19,9 +19,9 @@ from jaxtyping import Float, Integer, Num
 from medseg.errors import MedsegError
 from medseg.files import replacing, write_text
 from medseg.scans import itk_formats, nifti
+from medseg.scans.arrays import read_grid
 from medseg.scans.grids import Grid
 from medseg.scans.picks import WHOLE, Pick
-from medseg.scans.readers import read_grid
 
 _COMPRESSION = 6
 _LARGEST_LABEL = 255

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int16, Int32, Integer, Shaped, UInt8
@@ -18,9 +17,6 @@ from medseg.errors import MedsegError
 from medseg.scans.picture_files import Frames, read_frames, read_header
 from medseg.scans.schemes import UNLABELLED, LabelScheme
 
-if TYPE_CHECKING:
-    from monai.data import MetaTensor
-
 _log = logging.getLogger(__name__)
 _LARGEST_LABEL = 255
 _MOST_IDS = 255
@@ -28,19 +24,8 @@ _MOST_IDS = 255
 _BLACK = 0
 
 
-def read_picture_labels(path: Path, scheme: LabelScheme | None = None) -> MetaTensor:
-    """Read the class of each pixel, int16 [1, h, w, n]; see `read_label_frames`."""
-    import torch
-    from monai.data import MetaTensor
-
-    from medseg.scans.pictures import picture_metadata
-
-    volume = torch.from_numpy(read_label_frames(path, scheme)).permute(1, 2, 0)[None].contiguous()
-    return MetaTensor(volume, meta=picture_metadata(path, volume.shape[1:]))
-
-
 def read_label_frames(path: Path, scheme: LabelScheme | None = None) -> Int16[np.ndarray, "n h w"]:
-    """Read the class of each pixel, from 0 to 255, -1 where nothing is labelled; needs neither torch nor MONAI.
+    """Read the class of each pixel, from 0 to 255, -1 where nothing is labelled.
 
     255 beside other values means unlabelled, 0 and 255 alone are read as 0 and 1 (unless the scheme
     has several classes), transparent pixels are unlabelled; each is logged. Values are those of the

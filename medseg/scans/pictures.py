@@ -1,7 +1,7 @@
 """This file reads pictures, arrays and videos as images with values from 0 to 1.
 
-A picture is a volume [c, i, j, k] of row, column and *frame*, whose affine is one: its unit is the
-pixel. Values are scaled by the bit depth of the file and never by what it shows, so that a dark picture stays dark.
+A picture is a volume of row, column and *frame*, whose affine is one: its unit is the pixel. Values are scaled by
+the bit depth of the file and never by what it shows, so that a dark picture stays dark.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Shaped
-from monai.data import MetaTensor
 
 from medseg.errors import MedsegError
 from medseg.scans.grids import Grid
@@ -33,27 +30,8 @@ _MOST_SAMPLED = 4_000_000
 """Values that percentiles are taken from; more change nothing that can be seen, and sorting them takes long."""
 
 
-def read_picture(path: Path, pick: Pick = WHOLE) -> MetaTensor:
-    """Read grey values or colours, float32 [c, h, w, n] from 0 to 1; c is 1 or 3, the affine is one.
-
-    Whole numbers of 8 and 16 bits are divided by 255 and 65535; wider ones by whichever holds them.
-    Other arrays go from their 0.5 to their 99.5 percentile, and that is logged, unless they lie in 0..1.
-    What is transparent lies on black. A few values that are NaN become the least one.
-
-    Args:
-        path: the picture, array or video.
-        pick: which frame and which colour; all without it.
-
-    Raises:
-        MedsegError: the file cannot be read.
-    """
-    values = _read(path, pick)
-    volume = torch.from_numpy(values).permute(3, 1, 2, 0).contiguous()
-    return MetaTensor(volume, meta=picture_metadata(path, volume.shape[1:]))
-
-
 def iterate_frames(path: Path, pick: Pick = WHOLE) -> Iterator[Float[np.ndarray, "h w c"]]:
-    """Give the frames that `read_picture` reads, one after the other: float32 from 0 to 1, on the same scale.
+    """Give the frames that `read_picture_values` reads, one after the other: float32 from 0 to 1, on the same scale.
 
     One frame is in memory at a time, so a long cine needs no more of it than a short one. Only where the values have no
     bit depth (floats, wide integers) all are read first, because their scale is that of all frames.
@@ -68,7 +46,7 @@ def iterate_frames(path: Path, pick: Pick = WHOLE) -> Iterator[Float[np.ndarray,
     is_first = True
     for page in iterate_pages(path, pick.frame):
         if page.values.dtype not in _FIXED:
-            yield from _read(path, pick)
+            yield from read_picture_values(path, pick)
             return
         if is_first and read_header(path).is_reduced:
             _log.info("%s has 16 bits a colour, read as 8", path)
@@ -87,20 +65,20 @@ def picture_grid(path: Path) -> Grid:
     return Grid(str(path), (header.height, header.width, header.frames), np.eye(4))
 
 
-def picture_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Metadata of a volume [c, h, w, n] with the keys that scans have."""
-    return {
-        "affine": np.eye(4),
-        "original_affine": np.eye(4),
-        "spatial_shape": np.array(shape),
-        "space": "RAS",
-        "original_channel_dim": 0,
-        "filename_or_obj": str(path),
-    }
+def read_picture_values(path: Path, pick: Pick = WHOLE) -> Float[np.ndarray, "n h w c"]:
+    """Read grey values or colours, float32 from 0 to 1; c is 1 or 3.
 
+    Whole numbers of 8 and 16 bits are divided by 255 and 65535; wider ones by whichever holds them.
+    Other arrays go from their 0.5 to their 99.5 percentile, and that is logged, unless they lie in 0..1.
+    What is transparent lies on black. A few values that are NaN become the least one.
 
-def _read(path: Path, pick: Pick) -> Float[np.ndarray, "n h w c"]:
-    """All frames, or one, from 0 to 1."""
+    Args:
+        path: the picture, array or video.
+        pick: which frame and which colour; all without it.
+
+    Raises:
+        MedsegError: the file cannot be read.
+    """
     frames = read_frames(path, pick.frame)
     if frames.header.is_reduced:
         _log.info("%s has 16 bits a colour, read as 8", path)

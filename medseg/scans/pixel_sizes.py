@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from medseg.scans.arrays import read_grid
 from medseg.scans.names import is_dicom, is_picture
 from medseg.scans.picture_files import opened_picture
-from medseg.scans.readers import read_grid
 
 _UNITS_MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "inch": 25.4}
 _DESCRIPTION, _COLUMNS_PER_UNIT, _ROWS_PER_UNIT = 270, 282, 283

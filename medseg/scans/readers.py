@@ -20,14 +20,13 @@ from monai.data import ImageReader, MetaTensor
 from monai.utils import ensure_tuple
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_label_values, read_values
 from medseg.scans.grids import Grid
 from medseg.scans.names import is_picture
 from medseg.scans.picks import WHOLE, Pick
-from medseg.scans.picture_labels import read_picture_labels
-from medseg.scans.pictures import picture_grid, picture_metadata, read_picture
+from medseg.scans.pictures import read_picture_values
 from medseg.scans.schemes import LabelScheme
-from medseg.scans.values import mend_non_finite, require_contrast
-from medseg.scans.volumes import is_known, read_volume, read_volume_grid, read_volume_labels
+from medseg.scans.volumes import is_known, read_volume
 
 _log = logging.getLogger(__name__)
 
@@ -76,22 +75,9 @@ class ScanReader(ImageReader):
         """
         if is_picture(img.path):
             picture = read_picture(img.path, img.pick)
-            return picture.numpy(), picture_metadata(img.path, picture.shape[1:])
+            return picture.numpy(), dict(picture.meta)
         values, grid = read_volume(img.path, img.pick)
         return values, _metadata(grid)
-
-
-def read_grid(path: Path, pick: Pick = WHOLE) -> Grid:
-    """Shape and affine of a scan from its header alone.
-
-    Args:
-        path: the scan.
-        pick: what to take of it, where that changes the grid.
-
-    Raises:
-        MedsegError: the header is missing or broken.
-    """
-    return picture_grid(path) if is_picture(path) else read_volume_grid(path, pick)
 
 
 def grid_of(volume: MetaTensor) -> Grid:
@@ -114,20 +100,29 @@ def read_image(path: Path, pick: Pick = WHOLE) -> MetaTensor:
         MedsegError: the file cannot be read safely, or its values carry no image.
     """
     if not is_picture(path):
-        values, grid = read_volume(path, pick)
-        mend_non_finite(path, values)
-        require_contrast(path, float(values.min()), float(values.max()))
-        return _volume(values, grid)
+        return _volume(*read_values(path, pick))
     image = read_picture(path, pick)
     if image.min() == image.max():  # one black tile or frame spoils no folder
         _log.warning("%s shows nothing: %g in every pixel", path, image.max().item())
     return image
 
 
+def read_picture(path: Path, pick: Pick = WHOLE) -> MetaTensor:
+    """Read grey values or colours, float32 [c, h, w, n] from 0 to 1, see `read_picture_values`; the affine is one.
+
+    Raises:
+        MedsegError: the file cannot be read.
+    """
+    volume = torch.from_numpy(read_picture_values(path, pick)).permute(3, 1, 2, 0).contiguous()
+    height, width, frames = volume.shape[1:]
+    grid = Grid(str(path), (height, width, frames), np.eye(4))
+    return MetaTensor(volume, meta=_metadata(grid) | {"original_channel_dim": 0, "filename_or_obj": str(path)})
+
+
 def read_labels(path: Path, scheme: LabelScheme | None = None) -> MetaTensor:
     """Read whole-number labels, uint8 [1, i, j, k] with a float64 affine (RAS+, mm).
 
-    Those of a picture are int16 [1, h, w, n] with -1 where nothing is labelled, see `read_picture_labels`.
+    Those of a picture are int16 [1, h, w, n] with -1 where nothing is labelled, see `read_label_frames`.
 
     Values 0 and 255 alone are read as 0 and 1, and float files of whole numbers are read; both are
     logged. A label without foreground is allowed.
@@ -139,9 +134,7 @@ def read_labels(path: Path, scheme: LabelScheme | None = None) -> MetaTensor:
     Raises:
         MedsegError: the file cannot be read safely, or holds anything but whole numbers from 0 to 255.
     """
-    if is_picture(path):
-        return read_picture_labels(path, scheme)
-    return _volume(*read_volume_labels(path))
+    return _volume(*read_label_values(path, scheme))
 
 
 def _volume(values: Shaped[np.ndarray, "i j k"], grid: Grid) -> MetaTensor:

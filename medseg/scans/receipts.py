@@ -25,10 +25,10 @@ from medseg import __version__
 from medseg.errors import MedsegError
 from medseg.files import hash_file
 from medseg.scans import nifti
+from medseg.scans.arrays import read_grid
 from medseg.scans.grids import Grid, require_same_grid, require_same_size
 from medseg.scans.names import is_picture
 from medseg.scans.picks import WHOLE, Pick
-from medseg.scans.readers import read_grid
 from medseg.scans.stacks import STACK_AFFINE, as_frames
 
 SOFTWARE = f"medseg {__version__}"

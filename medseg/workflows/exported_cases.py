@@ -14,15 +14,15 @@ from jaxtyping import Float, Shaped, UInt8
 
 from medseg.errors import MedsegError
 from medseg.naming.classes import ClassEntry, read_classes
+from medseg.prepare.overlays import cleaned_frame
 from medseg.prepare.sector import Sector
-from medseg.prepare.ultrasound import cleaned_frame
 from medseg.review.exports.masks import Mask
 from medseg.scans import nifti
+from medseg.scans.arrays import read_grid, read_label_values, read_values
 from medseg.scans.folders import find_references
 from medseg.scans.grids import Grid, require_same_grid
 from medseg.scans.names import is_picture, split_extension
 from medseg.scans.pictures import iterate_frames
-from medseg.scans.readers import read_grid, read_image, read_labels
 from medseg.scans.stacks import STACK_AFFINE, as_stack
 from medseg.workflows.manifests import is_picture_result, read_manifests
 from medseg.workflows.original_scans import OriginalScans
@@ -80,7 +80,7 @@ class Results:
             MedsegError: the scan is not there, has changed, or cannot be read.
         """
         case = self.scans.require(manifest)
-        return np.asarray(read_image(case.image, case.pick)[0])
+        return read_values(case.image, case.pick)[0]
 
     def frames_of(self, manifest: Mapping[str, Any]) -> Iterator[Float[np.ndarray, "h w c"]]:
         """The frames of a picture, those of an ultrasound without the names that are burnt in outside its sector.
@@ -152,7 +152,7 @@ def _accepted(labels: Path, cases: Sequence[str]) -> tuple[dict[str, Path], dict
 def _accepted_labels(path: Path, grid: Grid) -> UInt8[np.ndarray, "i j k"]:
     """A mask that came back from a reviewer, on the grid of the automatic one; of a picture a PNG or a stack."""
     if is_picture(path):
-        labels = as_stack(_whole(path, np.asarray(read_labels(path)[0])))
+        labels = as_stack(_whole(path, read_label_values(path)[0]))
         require_same_grid(grid, Grid(str(path), labels.shape, STACK_AFFINE))
         return labels
     require_same_grid(grid, read_grid(path))
@@ -160,12 +160,12 @@ def _accepted_labels(path: Path, grid: Grid) -> UInt8[np.ndarray, "i j k"]:
 
 
 def _stored(path: Path) -> Shaped[np.ndarray, "i j k"]:
-    """Whole numbers as they are stored; `read_labels` would take 0 and 255 alone for 0 and 1."""
+    """Whole numbers as they are stored; `read_label_values` would take 0 and 255 alone for 0 and 1."""
     if split_extension(path.name)[1] in (".nii", ".nii.gz"):
         voxels, slope, intercept = nifti.read_voxels(path, nifti.read_header(path), 0)
         if (slope, intercept) == (1.0, 0.0) and voxels.dtype.kind in "iu":
             return np.asarray(voxels)
-    return np.asarray(read_labels(path)[0])
+    return read_label_values(path)[0]
 
 
 def _whole(path: Path, labels: Shaped[np.ndarray, "i j k"]) -> UInt8[np.ndarray, "i j k"]:

@@ -17,8 +17,8 @@ from jaxtyping import Float, Integer, Shaped, UInt8
 
 from medseg.prepare.chain import invert
 from medseg.prepare.frames import one_frame
+from medseg.prepare.overlays import cleaned_frame
 from medseg.prepare.sector import Sector
-from medseg.prepare.ultrasound import cleaned_frame
 from medseg.progress import track
 from medseg.reconstruction.frames import smooth_frame, smooth_frames
 from medseg.reconstruction.pictures import likeliest, picture_shares

@@ -13,10 +13,10 @@ from medseg.config import shipped_configs
 from medseg.errors import MedsegError
 from medseg.files import read_record
 from medseg.runs import METHODS, RunRecord, open_run, versions
+from medseg.scans.arrays import read_grid
 from medseg.scans.folders import find_cases
 from medseg.scans.names import is_picture
 from medseg.scans.picks import WHOLE, Pick
-from medseg.scans.readers import read_grid
 
 _log = logging.getLogger(__name__)
 

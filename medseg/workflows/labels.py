@@ -10,10 +10,11 @@ from monai.data import MetaTensor
 
 from medseg import config as sections
 from medseg.naming.classes import ClassEntry
+from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case
 from medseg.scans.grids import require_same_grid, require_same_size
 from medseg.scans.names import is_picture
-from medseg.scans.readers import grid_of, read_grid, read_labels
+from medseg.scans.readers import grid_of, read_labels
 from medseg.scans.schemes import LabelScheme
 from medseg.scans.shipped_schemes import load_scheme
 from medseg.workflows import parts

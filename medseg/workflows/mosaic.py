@@ -16,11 +16,11 @@ from medseg.errors import MedsegError
 from medseg.files import require_folder
 from medseg.naming.classes import Naming, colour_of, read_classes
 from medseg.review.mosaic import Numbering, Place, TileName, mosaic, place_tiles, read_tile_name, side_by_side
+from medseg.scans.arrays import read_label_values
 from medseg.scans.cases import Listing
 from medseg.scans.folders import find_cases
-from medseg.scans.picture_labels import read_picture_labels
 from medseg.scans.picture_masks import write_index_png
-from medseg.scans.pictures import read_picture
+from medseg.scans.readers import read_picture
 
 _log = logging.getLogger(__name__)
 _MISSING_SHOWN = 5
@@ -113,7 +113,7 @@ def _write_area(
     predicted = whole(lambda case: np.asarray(Image.open(masks[case])), masks)
     assert predicted is not None  # an area has a tile
     image = whole(lambda case: _picture(images[case].image), images)
-    label = whole(lambda case: np.asarray(read_picture_labels(listing.labels[case], scheme))[0, ..., 0], listing.labels)
+    label = whole(lambda case: read_label_values(listing.labels[case], scheme)[0][..., 0], listing.labels)
     maps = {"image": image} if image is not None else {}
     legends = {}
     if label is not None:

@@ -36,9 +36,9 @@ from medseg.prepare.picture import Resizedd, picture_transforms
 from medseg.prepare.sector import POLAR, Sector, to_sector
 from medseg.prepare.ultrasound import ultrasound_transforms, upright_slices
 from medseg.reconstruction.refine import Volume
+from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case, Listing
 from medseg.scans.names import is_picture
-from medseg.scans.readers import read_grid
 from medseg.scans.sources import hash_scan
 from medseg.stego.model import Clusterer, load_method
 

@@ -26,12 +26,12 @@ from medseg.prepare.chain import prepare_case
 from medseg.reconstruction.refine import require_steps
 from medseg.review.areas import area_plot
 from medseg.runs import open_run, source_of, versions
+from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case, Listing
 from medseg.scans.masks import write_label_tables
 from medseg.scans.names import is_picture
 from medseg.scans.pixel_sizes import pixel_size_mm
 from medseg.scans.pseudonyms import without_reasons
-from medseg.scans.readers import read_grid
 from medseg.scans.receipts import geometry_receipt
 from medseg.scans.sources import hash_scan
 from medseg.scoring.areas import Areas, write_areas

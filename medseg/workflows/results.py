@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from medseg.review.picture_overlay import draw_overlay
+from medseg.scans.arrays import read_label_values
 from medseg.scans.masks import write_labels, write_map
 from medseg.scans.names import is_picture
 from medseg.scans.picks import Pick
 from medseg.scans.picture_masks import write_colour_png, write_grey_png, write_index_png
-from medseg.scans.readers import read_labels
 from medseg.scans.stacks import open_stack, read_stack
 
 
@@ -147,9 +147,8 @@ def read_mask(out: Path, name: str) -> UInt8[np.ndarray, "i j k"]:
         MedsegError: it is missing or broken.
     """
     png, stack = out / f"{name}.png", out / f"{name}.nii.gz"
-    if png.is_file():
-        return np.asarray(read_labels(png)[0]).astype(np.uint8)
-    return np.asarray(read_labels(stack)[0])
+    labels, _ = read_label_values(png if png.is_file() else stack)
+    return labels.astype(np.uint8)
 
 
 def read_frames(out: Path, name: str) -> UInt8[np.ndarray, "h w n"]:

@@ -17,11 +17,11 @@ from medseg.naming.classes import ClassEntry, read_classes
 from medseg.progress import track
 from medseg.review.plots import score_plot
 from medseg.runs import DIRECT_METHODS, METHODS, versions
+from medseg.scans.arrays import read_grid, read_label_values, read_values
 from medseg.scans.folders import find_references
 from medseg.scans.grids import require_same_grid, require_same_size
 from medseg.scans.picks import WHOLE
 from medseg.scans.pseudonyms import as_pseudonyms
-from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
 from medseg.scans.schemes import LabelScheme
 from medseg.scoring.baselines import BASELINES
 from medseg.scoring.overlap import UNION, score_labels
@@ -165,16 +165,15 @@ def _score_case(
     names = {entry.value: entry.name for entry in classes}
     background = [entry.value for entry in classes if entry.background]
     picture = is_picture_result(manifest)
-    reference = read_labels(reference_path, scheme)
-    spacing = grid_of(reference).spacing
+    truth, grid = read_label_values(reference_path, scheme)
+    spacing = grid.spacing
     read = read_frames if picture else read_mask
     predicted = read(out, f"{case}_seg")
     if picture:
-        require_same_size(reference_path, predicted.shape, tuple(reference.shape[1:]))
+        require_same_size(reference_path, predicted.shape, truth.shape)
     else:
-        require_same_grid(read_grid(out / f"{case}_seg.nii.gz"), grid_of(reference))
+        require_same_grid(read_grid(out / f"{case}_seg.nii.gz"), grid)
     looked_at = read(out, f"{case}_region") > 0
-    truth = np.asarray(reference[0])
     known = truth >= 0
     inside = looked_at & known if region == "brain" else known if not known.all() else None
     truth = np.maximum(truth, 0).astype(np.uint8)
@@ -217,7 +216,7 @@ def _image_of(manifest: Mapping[str, Any], originals: OriginalScans) -> np.ndarr
             originals.place or "a place that is known",
         )
         return None
-    return np.asarray(read_image(case.image, case.pick)[0])
+    return read_values(case.image, case.pick)[0]
 
 
 def _as_lines(table: Any) -> list[str]:

@@ -17,8 +17,8 @@ from medseg.errors import MedsegError
 from medseg.files import require_folder
 from medseg.reconstruction.refine import require_steps
 from medseg.runs import DIRECT_METHODS
+from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case
-from medseg.scans.readers import read_grid
 from medseg.scans.sources import hash_scan
 from medseg.workflows import parts
 from medseg.workflows.checking import usable

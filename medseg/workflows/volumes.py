@@ -17,7 +17,7 @@ from medseg.prepare.vesselness import scratch_array
 from medseg.reconstruction.pictures import likeliest
 from medseg.reconstruction.refine import Volume, refine
 from medseg.review.plots import mip_picture, overlay_picture
-from medseg.scans.readers import read_grid
+from medseg.scans.arrays import read_grid
 from medseg.scoring.areas import count_pixels
 from medseg.workflows import parts
 from medseg.workflows.frames import Answers, between_frames

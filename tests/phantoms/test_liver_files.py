@@ -11,7 +11,6 @@ from medseg.errors import MedsegError
 from medseg.phantoms.liver_files import PLANE_MM, write_liver_phantoms
 from medseg.scans.folders import find_cases, find_references
 from medseg.scans.picture_files import read_frames
-from medseg.scans.picture_labels import read_picture_labels
 from medseg.scans.readers import read_image, read_labels
 from medseg.scans.stacks import read_stack
 
@@ -41,7 +40,7 @@ def test_the_readers_find_pictures_labels_splits_and_names(pictures):
     assert [name for _, name, _ in listing.scheme.classes] == ["sector tissue", "liver", "mass"]
     for case in listing.cases:
         image = read_frames(case.image).values
-        label = read_picture_labels(references[case.case_id], listing.scheme)
+        label = read_labels(references[case.case_id], listing.scheme)
         assert image.shape == (1, 240, 320, 3) and label.shape == (1, 240, 320, 1)
         assert set(np.unique(label)) <= {0, 1, 2, 3} and (np.asarray(label) == 2).any()
 
@@ -68,7 +67,7 @@ def test_a_cine_has_a_label_for_each_frame_in_pages_and_as_a_stack(cines):
     (case,) = listing.cases
     assert case.image.name == "liver_001.mp4" and listing.scheme is not None
     frames = read_frames(case.image).values
-    labels = np.asarray(read_picture_labels(listing.labels["liver_001"]))[0]
+    labels = np.asarray(read_labels(listing.labels["liver_001"]))[0]
     assert frames.shape == (3, 240, 320, 3) and labels.shape == (240, 320, 3)
     assert np.array_equal(read_stack(cines / "truth/train/liver_001_label.nii.gz"), labels)
     # The video is compressed, but what it shows is where the labels are.

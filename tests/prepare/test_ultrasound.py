@@ -16,10 +16,10 @@ from medseg.errors import MedsegError
 from medseg.prepare.chain import invert, prepare_case
 from medseg.prepare.frames import one_frame
 from medseg.prepare.liver_cues import liver_by_cues
+from medseg.prepare.overlays import cleaned_frame
 from medseg.prepare.sector import Sector, find_sector, to_sector
 from medseg.prepare.ultrasound import (
     LiverSalience,
-    cleaned_frame,
     frame_region,
     prepare_frame,
     ultrasound_transforms,

@@ -9,8 +9,9 @@ import SimpleITK
 from PIL import Image
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.picks import Pick
-from medseg.scans.readers import read_grid, read_image
+from medseg.scans.readers import read_image
 from medseg.scans.sources import hash_scan, scan_files
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3)).astype(np.uint8)

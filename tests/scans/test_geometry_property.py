@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 from medseg.prepare import chain
 from medseg.prepare.chain import angiogram_transforms, prepare_case
+from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case
 from medseg.scans.masks import write_labels
 from medseg.scans.nifti import read_header
-from medseg.scans.readers import read_grid, read_image
+from medseg.scans.readers import read_image
 from medseg.workflows.volumes import _stored
 
 TOLERANCE_MM = 1e-3

@@ -9,8 +9,9 @@ import pytest
 import SimpleITK
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.picks import Pick
-from medseg.scans.readers import read_grid, read_image
+from medseg.scans.readers import read_image
 
 _VALUES = np.random.default_rng(0).integers(0, 500, (9, 7, 5)).astype(np.int16)  # k j i
 

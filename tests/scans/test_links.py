@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.conversion import drop_black
 from medseg.scans.folders import find_cases
-from medseg.scans.readers import read_grid, read_image
+from medseg.scans.readers import read_image
 from medseg.scans.walking import walk
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no right to make links")

@@ -18,10 +18,11 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.picks import Pick
 from medseg.scans.picture_files import MOST_PIXELS
-from medseg.scans.pictures import iterate_frames, picture_grid, read_picture
-from medseg.scans.readers import ScanReader, grid_of, read_grid, read_image
+from medseg.scans.pictures import iterate_frames, picture_grid
+from medseg.scans.readers import ScanReader, grid_of, read_image, read_picture
 
 _RANDOM = np.random.default_rng(0)
 _GREY = _RANDOM.integers(0, 256, (7, 5)).astype(np.uint8)

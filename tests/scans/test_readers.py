@@ -15,8 +15,9 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.picks import Pick
-from medseg.scans.readers import ScanReader, grid_of, read_grid, read_image, read_labels
+from medseg.scans.readers import ScanReader, grid_of, read_image, read_labels
 
 _AFFINE = np.diag([0.5, 0.6, 2.0, 1.0])
 _VALUES = np.random.default_rng(0).integers(-500, 1500, (6, 5, 20)).astype(np.int16)

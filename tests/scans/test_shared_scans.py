@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.grids import require_same_grid
 from medseg.scans.masks import write_labels
 from medseg.scans.names import split_extension
-from medseg.scans.readers import grid_of, read_grid, read_image, read_labels
+from medseg.scans.readers import grid_of, read_image, read_labels
 
 _DATA = Path(os.environ.get("MEDSEG_TEST_DATA", "nowhere"))
 pytestmark = pytest.mark.skipif("MEDSEG_TEST_DATA" not in os.environ, reason="MEDSEG_TEST_DATA is not set")

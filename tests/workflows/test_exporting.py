@@ -26,11 +26,11 @@ from medseg.errors import MedsegError
 from medseg.files import CannotWriteError, hash_file
 from medseg.naming.classes import ClassEntry, Naming, write_classes
 from medseg.review.exports import TARGETS
+from medseg.scans.arrays import read_grid
 from medseg.scans.folders import find_cases
 from medseg.scans.listings import read_datalist
 from medseg.scans.masks import write_labels
 from medseg.scans.picture_masks import write_index_png
-from medseg.scans.readers import read_grid
 from medseg.scans.sources import hash_scan
 from medseg.scans.stacks import write_stack
 from medseg.workflows.exporting import export_results

@@ -14,8 +14,8 @@ import pytest
 
 from medseg.cli import run
 from medseg.phantoms.vessels import write_phantoms
+from medseg.scans.arrays import read_grid
 from medseg.scans.grids import require_same_grid
-from medseg.scans.readers import read_grid
 from medseg.workflows import volumes
 
 _DATA = Path(os.environ.get("MEDSEG_TEST_DATA", "nowhere")) / "awkward"

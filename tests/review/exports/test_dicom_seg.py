@@ -20,12 +20,13 @@ from scipy.spatial import cKDTree
 
 from medseg.errors import MedsegError
 from medseg.review.exports.dicom_seg import RESEARCH_ONLY, frames_of, seg_of, write_dicom_seg
+from medseg.scans.arrays import read_grid
 from medseg.scans.dicom.stacks import Slice
 from medseg.scans.dicom.volumes import open_volume
 from medseg.scans.grids import Grid
 from medseg.scans.masks import write_labels
 from medseg.scans.picks import Pick
-from medseg.scans.readers import read_grid, read_image, read_labels
+from medseg.scans.readers import read_image, read_labels
 
 COLUMNS, ROWS, SLICES = 8, 5, 4  # ITK misreads the last bits of frames whose pixels do not fill whole bytes
 SPACING = (0.75, 0.5)  # row to row, column to column

@@ -11,12 +11,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.folders import find_cases
 from medseg.scans.names import is_picture
 from medseg.scans.picks import Pick
-from medseg.scans.pictures import iterate_frames, read_picture
+from medseg.scans.pictures import iterate_frames
 from medseg.scans.pixel_sizes import pixel_size_mm
-from medseg.scans.readers import read_grid
+from medseg.scans.readers import read_picture
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3)).astype(np.uint8)
 

@@ -16,9 +16,10 @@ from pydicom.uid import (
 )
 
 from medseg.errors import MedsegError
+from medseg.scans.arrays import read_grid
 from medseg.scans.folders import find_cases
 from medseg.scans.picks import Pick
-from medseg.scans.readers import ScanReader, read_grid, read_image, read_labels
+from medseg.scans.readers import ScanReader, read_image, read_labels
 from medseg.scans.sources import dicom_series, hash_scan, scan_files
 
 VALUES = np.random.default_rng(0).integers(-1000, 1500, (5, 6, 7)).astype(np.int16)
