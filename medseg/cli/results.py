@@ -31,12 +31,17 @@ ScansOfResults = Annotated[
 )
 def check(
     what: Annotated[
-        Path, typer.Argument(metavar="FILE|FOLDER", help="Scans, or one label.", readable=False, show_default=False)
+        list[Path],
+        typer.Argument(metavar="FILE|FOLDER...", help="Scans, or one label.", readable=False, show_default=False),
     ],
     image: Annotated[
         Path | None,
         typer.Option(
-            "--for", metavar="IMAGE", help="The scan that a label must fit.", readable=False, show_default=False
+            "--for",
+            metavar="IMAGE",
+            help="The scan that a label must fit: a file, or the folder of a DICOM series.",
+            readable=False,
+            show_default=False,
         ),
     ] = None,
     frame: Frame = None,

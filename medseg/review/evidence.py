@@ -44,7 +44,8 @@ def measure(
         region: that was looked at.
         others: masks of other methods by their names.
         background: values of the mask that are no finding, such as the tissue around an organ.
-        by_frame: the third axis is time, not space.
+        by_frame: the third axis is time, not space; organs in such pictures differ little from what lies around them,
+            so that contrast says nothing.
         amount: of all that is marked, in `unit`.
         unit: of the amount.
         alarms: what the program said.
@@ -74,7 +75,7 @@ def measure(
         uncertain_share=None if unsure is None else float((unsure > UNCERTAIN).mean()),
         dice=overlaps,
         border_share=None if region is None else float(np.count_nonzero(cut) / np.count_nonzero(surface)),
-        contrast=_contrast(image, mask, _ring(along, rim) & looked_at),
+        contrast=None if by_frame else _contrast(image, mask, _ring(along, rim) & looked_at),
         alarms=alarms,
     )
 

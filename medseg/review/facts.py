@@ -34,7 +34,7 @@ def amount_of(manifest: Mapping[str, Any]) -> tuple[float | None, str]:
     amounts, unit = _amounts(manifest)
     if not amounts:
         return None, unit
-    found = {entry["name"] for entry in manifest["classes"] if not entry.get("background")}
+    found = {entry["name"] for entry in manifest["classes"] if not entry.get("background")} - _not_sought(manifest)
     return sum(amount for name, amount in amounts.items() if name in found), unit
 
 
@@ -84,6 +84,13 @@ def facts_of(subject: Subject, view: View, evidence: Evidence) -> list[list[str]
     if view.hidden:
         rows.append(["Not shown", f"{view.hidden} frames without a sector: names may be burnt into them"])
     return rows
+
+
+def _not_sought(manifest: Mapping[str, Any]) -> set[str]:
+    """Classes that a step finds inside others, where no such step was asked for: `vessels` finds the class vessel."""
+    steps = [str(next(iter(step))) if isinstance(step, (list, dict)) else str(step) for step in manifest["refine"]]
+    inside = {entry["name"] for entry in manifest["classes"] if entry.get("inside")}
+    return {name for name in inside if not any(step.startswith(name) for step in steps)}
 
 
 def _amounts(manifest: Mapping[str, Any]) -> tuple[Mapping[str, float], str]:

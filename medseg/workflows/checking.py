@@ -98,13 +98,13 @@ def usable(
 
 
 def check_path(
-    what: Path, *, image: Path | None = None, pick: Pick = WHOLE, checks: Checks | None = None
+    what: Path | Sequence[Path], *, image: Path | None = None, pick: Pick = WHOLE, checks: Checks | None = None
 ) -> dict[str, Any]:
-    """Check a folder, a list, a file, or a label with its image.
+    """Check folders, lists, files, or a label with its image.
 
     Args:
-        what: what `find_cases` takes; with `image` a label.
-        image: the image that `what` is the label of.
+        what: what `find_cases` takes, or several of these; with `image` one label.
+        image: the image that `what` is the label of; of DICOM also the folder of its series.
         pick: what to take of files that hold several volumes.
         checks: who is asked, where many paths are checked one after the other; a worker of its own by default.
 
@@ -114,25 +114,35 @@ def check_path(
     Raises:
         MedsegError: there is nothing to check.
     """
+    given = [what] if isinstance(what, Path) else list(what)
     with Checks() if checks is None else nullcontext(checks) as asked:
         if image is not None:
-            rows = [_check_label(asked, what, image, pick)]
-            notes: Sequence[str] = ()
+            if len(given) > 1:
+                raise MedsegError(f"--for must go with one label, got {len(given)}; check them one by one")
+            rows, notes = [_check_label(asked, given[0], image, pick)], list[str]()
         else:
-            if what.is_file() and what.suffix.lower() not in (".csv", ".json"):
-                require_image_content(what)
-            listing = find_cases(what, pick=pick)
-            rows = [_check_case(asked, case, listing) for case in track(listing.cases, "checking files")]
-            rows += [{"case": name, "problem": problem} for name, problem in listing.problems]
-            notes = listing.notes
-            if what.is_file() and len(rows) == 1 and rows[0].get("is_dark"):
-                rows[0]["problem"] = (
-                    f"{what} must show something, got nothing brighter than {rows[0]['highest']:g}, which is black to "
-                    "the eye; check a label with --for IMAGE"
-                )
+            rows, notes = _rows(asked, given, pick)
     failed = {row["case"]: row["problem"] for row in rows if row.get("problem")}
+    if image is not None and not failed:
+        notes.append(f"{given[0]} fits {image}")
     count = f"{len(rows) - len(failed)} of {len(rows)} can be used"
     return {"lines": [*_table(rows), *notes, *([count] if len(rows) > 1 else [])], "cases": rows, "failed": failed}
+
+
+def _rows(checks: Checks, given: Sequence[Path], pick: Pick) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row for each case of what was given, and notes."""
+    for path in given:
+        if path.is_file() and path.suffix.lower() not in (".csv", ".json"):
+            require_image_content(path)
+    listing = find_cases(given[0] if len(given) == 1 else given, pick=pick)
+    rows = [_check_case(checks, case, listing) for case in track(listing.cases, "checking files")]
+    rows += [{"case": name, "problem": problem} for name, problem in listing.problems]
+    if len(given) == len(rows) == 1 and given[0].is_file() and rows[0].get("is_dark"):
+        rows[0]["problem"] = (
+            f"{given[0]} must show something, got nothing brighter than {rows[0]['highest']:g}, which is black to "
+            "the eye; check a label with --for IMAGE"
+        )
+    return rows, list(listing.notes)
 
 
 def _check_case(checks: Checks, case: Case, listing: Listing) -> dict[str, Any]:
@@ -162,7 +172,12 @@ def _check_case(checks: Checks, case: Case, listing: Listing) -> dict[str, Any]:
 
 
 def _check_label(checks: Checks, label: Path, image: Path, pick: Pick) -> dict[str, Any]:
-    row: dict[str, Any] = {"case": label.name, "image": str(image), "beside": {}, "problem": None}
+    if image.is_dir():
+        cases = find_cases(image, pick=pick).cases
+        if len(cases) > 1:
+            raise MedsegError(f"--for must be one scan, got a folder with {len(cases)}; give one of them")
+        image = cases[0].image
+    row: dict[str, Any] = {"case": image.name, "image": str(image), "beside": {}, "problem": None}
     try:
         row |= checks.facts(image, pick)
         row["beside"] = {"label": {"file": str(label), "notes": checks.pair(label, image, pick), "problem": None}}

@@ -60,9 +60,14 @@ class OriginalScans:
         """
         found = self.find(manifest)
         if found is None:
+            if self.place is None:
+                raise MedsegError(
+                    f"the scan of {manifest['case']} must be in reach, got results under pseudonyms, which do not "
+                    "say where scans are; name them with --scans"
+                )
             raise MedsegError(
                 f"the scan of {manifest['case']} must be {manifest['source']} as its mask was made of it, got none "
-                f"with that content in {self.place or 'a place that is known'}; name the scans with --scans"
+                f"with that content in {self.place}; name the scans with --scans"
             )
         return found
 

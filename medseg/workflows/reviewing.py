@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +115,7 @@ def _serve(out: Path, review: Review, port: int) -> None:
     with ReviewServer(page, blobs, policy=text.policy, port=port) as server:
         sys.stdout.write(f"{server.url}\nonly this computer can open it; Ctrl-C stops it\n")
         sys.stdout.flush()
-        try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` starts programs that ignore it
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            _log.info("stopped by Ctrl-C")

@@ -15,6 +15,7 @@ from medseg.errors import MedsegError
 from medseg.files import read_json, require_folder
 from medseg.naming.classes import ClassEntry, read_classes
 from medseg.progress import track
+from medseg.review.collect import DECISIONS
 from medseg.review.plots import score_plot
 from medseg.runs import DIRECT_METHODS, METHODS, versions
 from medseg.scans.arrays import read_grid, read_label_values, read_values
@@ -94,6 +95,12 @@ def score_results(
         some = ", ".join(sorted(found)[:3]) or "no label"
         raise MedsegError(f"{references} must hold a label of a case in {out}, got {some}; name it like its scan")
     originals = OriginalScans(out, scans)
+    if (references / DECISIONS).is_file():
+        _log.warning(
+            "%s holds labels of a review of masks: a score against them says how much reviewers changed, not how good "
+            "masks are that they did not draw",
+            references,
+        )
     entries = read_classes(out / "classes.yaml").classes
     rows: list[ScoreRow] = []
     with Checks() as checks:

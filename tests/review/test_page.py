@@ -452,6 +452,16 @@ def test_verdicts_fit_the_mask_and_can_be_undone(opened):
     assert opened.do("medseg.decision(0).verdict") is None
 
 
+def test_no_verdict_falls_on_a_case_that_is_not_on_the_screen(opened):
+    said = opened.do("(medseg.goTo(1), medseg.accept(), [medseg.decision(0).verdict, medseg.decision(1).verdict])")
+    assert said == [None, None] and "not on the screen yet" in opened.text("#status")
+    assert opened.text("#case-name") == opened.do(
+        "JSON.parse(document.getElementById('medseg-data').textContent).cases[1].label"
+    )
+    opened.wait("!document.querySelector('[data-verdict=accept]').disabled")
+    assert opened.do("(medseg.accept(), medseg.decision(1).verdict)") == "accept"
+
+
 def test_without_webgl_a_message_says_what_still_works(opened):
     assert "no WebGL2" in opened.text("#pane-3d")
     assert _orange(opened.pixels("axial")) > 200

@@ -66,11 +66,11 @@ def test_a_folder_is_a_row_for_each_case(folder: Path) -> None:
 def test_a_file_and_a_label_with_its_image(folder: Path) -> None:
     assert not check_path(folder / "a_img.nii.gz")["failed"]
     good = check_path(folder / "a_label.nii.gz", image=folder / "a_img.nii.gz")
-    assert not good["failed"] and "label holds 1 in" in good["lines"][1]
+    assert not good["failed"] and "label holds 1 in" in good["lines"][1] and " fits " in good["lines"][2]
     bad = check_path(folder / "b_label.nii.gz", image=folder / "b_img.nii.gz")
-    assert "shifted by (3, 0, 0) mm" in bad["failed"]["b_label.nii.gz"]
+    assert "shifted by (3, 0, 0) mm" in bad["failed"]["b_img.nii.gz"]
     broken = check_path(folder / "a_label.nii.gz", image=folder / "c_img.nii.gz")
-    assert "c_img.nii.gz must be whole" in broken["failed"]["a_label.nii.gz"]
+    assert "c_img.nii.gz must be whole" in broken["failed"]["c_img.nii.gz"]
 
 
 def test_an_empty_label_is_a_line_and_no_error(folder: Path) -> None:
@@ -151,3 +151,18 @@ def test_the_shared_awkward_and_broken_files_become_what_they_should(
     assert [answer for answer in answers if not reader_tables.is_right(*answer)] == []
     assert len(answers) == 41
     assert not list(tmp_path.iterdir())
+
+
+def test_several_files_are_a_row_each_and_only_one_label_may_go_with_an_image(folder: Path) -> None:
+    answer = check_path([folder / "a_img.nii.gz", folder / "c_img.nii.gz"])
+    assert [row["case"] for row in answer["cases"]] == ["a", "c"] and set(answer["failed"]) == {"c"}
+    with pytest.raises(MedsegError, match="--for must go with one label, got 2"):
+        check_path([folder / "a_label.nii.gz", folder / "b_label.nii.gz"], image=folder / "a_img.nii.gz")
+
+
+def test_a_folder_of_one_scan_may_be_the_image(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a_img.nii.gz").write_bytes((folder / "a_img.nii.gz").read_bytes())
+    assert not check_path(folder / "a_label.nii.gz", image=tmp_path / "one")["failed"]
+    with pytest.raises(MedsegError, match="--for must be one scan, got a folder with"):
+        check_path(folder / "a_label.nii.gz", image=folder)

@@ -119,7 +119,9 @@ def write_dicom_seg(
     if not 0 <= frame < volume.frames:
         raise MedsegError(f"{source} must have the frame {frame}, got {volume.frames}; count from 0")
     segmentation = seg_of(volume.stack.frames[frame], labels, classes, volume.grid, keep_identity=keep_identity)
-    if not keep_identity:
+    if keep_identity:
+        _log.warning("%s carries the patient's name and number, as --keep-identity asks", path)
+    else:
         _log.info("%s names no patient; a PACS needs that: export with --keep-identity to send it to one", path)
     with replacing(path) as beside:
         segmentation.save_as(beside)

@@ -16,7 +16,7 @@ class App {
     this.view = {
       low: 0, high: 1, opacity: 0.45, slab: 0, layer: "", mask: true, outline: false, region: false, cross: true, scan3d: false,
     };
-    Object.assign(this, { tool: "cursor", label: data.classes.find(({ value }) => value > 0)?.value ?? 1 });
+    Object.assign(this, { tool: "cursor", label: this.firstClass() });
     Object.assign(this, { brush: { radius: 1, ball: false }, reviewer: "", advance: false, large: null, downloaded: true });
     this.hidden = new Set(data.classes.filter(({ background }) => background).map(({ value }) => value)).add(0);
     this.histories = data.cases.map(() => new History());
@@ -46,7 +46,7 @@ class App {
   // Nothing is shown.
   clear() {
     clearInterval(this.playing);
-    this.playing = null;
+    Object.assign(this, { playing: null, waiting: [] });
     Object.assign(this, { grid: null, image: null, mask: null, original: null, layers: {}, cursor: [0, 0, 0] });
     Object.assign(this, { pending: null, measureEnd: null, maskVersion: (this.maskVersion ?? 0) + 1, range: 1 });
   }
@@ -76,10 +76,12 @@ class App {
     this.spend();
     this.save();
     this.clear();
-    Object.assign(this, { caseNumber: n, info: this.data.cases[n] });
+    Object.assign(this, { caseNumber: n, info: this.data.cases[n], said: null, isShown: false });
     Object.assign(this, { kind: this.info.kind ?? "volume", unit: this.info.unit ?? "mm" });
     byId("pictures").hidden = true;
     byId("loading").hidden = false;
+    byId("status").textContent = `${this.info.label} is being loaded.`;
+    this.panel.announce();
     this.enlarge(this.kind === "frames" ? "axial" : this.kindOfLarge === "frames" ? null : this.large);
     this.kindOfLarge = this.kind;
     this.refresh();
@@ -92,8 +94,24 @@ class App {
     } catch (error) {
       if (this.caseNumber === n) this.showPictures(error);
     }
+    if (this.caseNumber !== n) return;
     byId("loading").hidden = true;
     this.refresh();
+    requestAnimationFrame(() => requestAnimationFrame(() => this.caseIsSeen(n))); // the second one comes after the picture
+  }
+
+  // From now on the case can be judged; what was typed meanwhile is done.
+  caseIsSeen(n) {
+    if (this.caseNumber !== n || this.isShown) return;
+    this.isShown = true;
+    this.refresh();
+    for (const act of this.waiting.splice(0)) act();
+  }
+
+  // Do something as soon as the case is on the screen.
+  whenShown(act) {
+    if (this.isShown) act();
+    else this.waiting.push(act);
   }
 
   async load(info) {
@@ -260,8 +278,14 @@ class App {
 
   setTool(tool) {
     Object.assign(this, { tool, pending: null, measureEnd: null, said: null });
-    if (this.label === 0 && tool !== "name") this.setLabel(this.data.classes.find(({ value }) => value > 0)?.value ?? 1);
+    if (this.label === 0 && tool !== "name") this.setLabel(this.firstClass());
     this.refresh();
+  }
+
+  // What is drawn first: a finding, not what remains around it.
+  firstClass() {
+    const classes = this.data.classes.filter(({ value }) => value > 0);
+    return (classes.find(({ background }) => !background) ?? classes[0])?.value ?? 1;
   }
 
   setLabel(label) {
@@ -367,6 +391,7 @@ class App {
 
   decide(verdict) {
     const { review } = this;
+    if (!this.isShown) return this.say(`${this.info.label} is not on the screen yet: look at it first.`);
     if (verdict === "accept" && review.edits) verdict = "correct";
     if (verdict === "correct" && !review.edits) {
       if (this.mask) this.setTool("brush");

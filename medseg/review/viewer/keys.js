@@ -35,7 +35,7 @@ const anywhereKeys = () => [
   ["Tools", "[", "", "", (app) => app.setBrush({ radius: app.brush.radius / 1.25 })],
   ["Tools", "t", "T", "Brush in one slice, or a ball in 3-D", (app) => app.setBrush({ ball: !app.brush.ball })],
   ["Tools", "q", "Q", "Next class to draw or name", (app) => app.nextLabel()],
-  ["Page", "?", "?", "This sheet (Esc closes it)", () => byId("help").showModal()],
+  ["Page", "?", "?", "This sheet (Esc closes it)", () => showHelp()],
 ];
 
 const IN_A_PLANE = [
@@ -100,8 +100,15 @@ function wanted(app, event, field) {
   if (inPlane) return () => inPlane[4](app, plane);
   if (field && ["PageUp", "PageDown"].includes(event.key)) return null; // a slider's own keys
   const anywhere = app.keys.find(([, key]) => key === event.key) ?? app.keys.find(([, key]) => key === event.key.toLowerCase());
-  if (!anywhere || (!app.grid && !["Cases", "Page"].includes(anywhere[0]))) return null;
-  return () => anywhere[4](app);
+  if (!anywhere) return null;
+  if (["Cases", "Page"].includes(anywhere[0])) return () => anywhere[4](app);
+  return () => app.whenShown(() => app.grid && anywhere[4](app));
+}
+
+// From its top: the button that gets the focus stands below all keys.
+function showHelp() {
+  byId("help").showModal();
+  byId("help").scrollTop = 0;
 }
 
 function fillHelp() {

@@ -29,7 +29,7 @@ async function startPage() {
   byId("title").textContent = data.title;
   document.title = data.title;
   fillHelp();
-  byId("open-help").addEventListener("click", () => byId("help").showModal());
+  byId("open-help").addEventListener("click", showHelp);
   if (!data.cases.length) {
     notice("There are no cases to review.");
     return null;

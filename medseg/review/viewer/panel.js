@@ -1,6 +1,6 @@
 // This file connects the controls of the page with what they control: tools, verdict, display, marks, saving.
 
-const LAYER_NAMES = { probability: "Probability", uncertainty: "Uncertainty" };
+const LAYER_NAMES = { probability: "Probability before the mask was refined", uncertainty: "Uncertainty" };
 const SIZE_STEPS = 100; // positions of the brush's slider
 const LARGEST_BRUSH = 40; // times the smallest voxel size, radius
 
@@ -92,11 +92,17 @@ class Panel {
     return least * (2 * LARGEST_BRUSH) ** (position / SIZE_STEPS);
   }
 
+  // Name the case at once; the rest follows when it is loaded.
+  announce() {
+    byId("case-name").textContent = this.app.info.label;
+    for (const id of ["reasons", "facts"]) byId(id).replaceChildren();
+    this.refreshVerdict(this.app.review);
+  }
+
   // Take up a new case.
   show() {
     const { app } = this;
     const { info, layers } = app;
-    byId("case-name").textContent = info.label;
     byId("reasons").replaceChildren(...info.reasons.map((textContent) => element("li", { textContent })));
     byId("facts").replaceChildren(
       ...(info.facts ?? []).flatMap(([name, value]) => [
@@ -123,7 +129,7 @@ class Panel {
     byId("slab-choice").hidden = app.kind === "frames";
     byId("ball-choice").hidden = app.kind === "frames";
     byId("plane-tabs").hidden = app.kind === "frames";
-    byId("play").hidden = app.kind !== "frames";
+    byId("play").hidden = app.kind !== "frames" || app.image?.shape[2] === 1;
     for (const button of document.querySelectorAll(".enlarge")) button.hidden = app.kind === "frames";
     byId("comment").value = app.review.comment;
   }
@@ -170,8 +176,10 @@ class Panel {
 
   refreshVerdict(review) {
     const { app } = this;
-    for (const button of document.querySelectorAll("[data-verdict]"))
+    for (const button of document.querySelectorAll("[data-verdict]")) {
       button.setAttribute("aria-pressed", String(button.dataset.verdict === review.verdict));
+      button.disabled = !app.isShown;
+    }
     const state = byId("case-state");
     state.className = `state-${review.verdict ?? "none"}`;
     const changed = app.changedVoxels ? `, mask changed in ${volumeInWords(app, app.changedVoxels)}` : "";

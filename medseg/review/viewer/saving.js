@@ -11,8 +11,10 @@ function saveDecisions(app) {
   const masks = app.reviews.filter(({ verdict }) => verdict === "correct").length;
   const left = app.reviews.filter(({ verdict }) => !verdict).length;
   app.downloaded = !masks;
-  app.say(`Saved ${DECISIONS_FILE}.${masks ? ` Save the ${masks} corrected masks too.` : ""}${left ? ` ${left} cases without a verdict are not in it.` : ""}`);
+  app.say(`Saved ${DECISIONS_FILE}.${masks ? ` Save the ${several(masks, "corrected mask")} too.` : ""}${left ? ` Without a verdict, and so not in it: ${several(left, "case")}.` : ""}`);
 }
+
+const several = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 async function saveMask(app, n) {
   download(maskName(app.data.cases[n]), await correctedMask(app, n), "application/gzip");

@@ -18,7 +18,7 @@ from medseg.scans.dicom.places import Place, is_zip, members, place_of
 
 _log = logging.getLogger(__name__)
 _SHOWN = 12
-CHOOSE = "choose one with --series N (its number or a part of its description), or give one of its files"
+CHOOSE = "choose one with --series (its number, its UID or a part of its description), or give one of its files"
 """What to do about several series."""
 
 
