@@ -52,6 +52,11 @@ class References(dict[str, Path]):
 
     scheme: LabelScheme | None = None
 
+    def of(self, case_id: str) -> Path | None:
+        """The label of a case; by the file's own name too, for `P1_tof_label` is else that of a case `P1`."""
+        named = [path for path in self.values() if split_extension(path.name)[0] == f"{case_id}_label"]
+        return named[0] if len(named) == 1 else self.get(case_id)
+
 
 @dataclass
 class _Found:

@@ -85,9 +85,9 @@ def score_results(
     found = find_references(references, scheme=classes)
     if pseudonyms is not None:
         found = as_pseudonyms(found, pseudonyms)
-    pairs = [(manifest, found[manifest["case"]]) for manifest in manifests if manifest["case"] in found]
+    pairs = [(manifest, label) for manifest in manifests if (label := found.of(manifest["case"])) is not None]
     for manifest in manifests:
-        if manifest["case"] not in found:
+        if found.of(manifest["case"]) is None:
             _log.info("%s has no reference in %s and is not scored", manifest["case"], references)
     for problem in failed.values():
         _log.error(problem)

@@ -228,3 +228,10 @@ def test_several_sources_are_one_listing_and_their_folders_are_no_patients(tmp_p
     assert [case.case_id for case in found.cases] == ["b", "c", "first_a", "second_a"]
     assert len({case.patient for case in found.cases}) == 4
     assert [case.case_id for case in found.cases if case.mask] == ["first_a"]
+
+
+def test_a_label_is_found_by_the_whole_name_of_its_case(tmp_path: Path) -> None:
+    _touch(tmp_path, "P1_tof_label.nii", "P2_label.nii")
+    references = find_references(tmp_path)
+    assert references.of("P1_tof") == tmp_path / "P1_tof_label.nii"
+    assert references.of("P2") == tmp_path / "P2_label.nii" and references.of("P3") is None
