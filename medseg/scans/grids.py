@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _DEFLATE_BEST_RATIO = 1040  # deflate cannot shrink by more than 1032, headers of its blocks aside
 _MEMORY_WHERE_UNKNOWN = 32 << 30  # Windows does not say through the standard library
 _LEAST_INDEPENDENCE = 1e-4  # volume spanned by the three unit axes; 1 for orthogonal ones, 0 for singular
-_UNSAID_VOXELS = 1e-4
+_UNSAID_VOXELS = 1e-5
 
 
 @dataclass(frozen=True, eq=False)

@@ -481,7 +481,9 @@ def test_where_scans_cannot_be_unpacked_pictures_and_verdicts_remain(browser, pa
     page = Opened(browser, page_file, NO_WEBGL, NO_UNPACKING)
     assert "too old" in page.text("#pictures")
     assert page.page.locator("#pictures img").count() == 3
-    page.key("a", "n", "r")
+    page.key("a", "n")
+    page.wait("!document.querySelector('[data-verdict=reject]').disabled")
+    page.key("r")
     assert [page.do(f"medseg.decision({n}).verdict") for n in (0, 1)] == ["accept", "reject"]
     page.close()
 
