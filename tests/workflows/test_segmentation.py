@@ -58,7 +58,9 @@ def test_one_command_writes_mask_maps_pictures_and_manifest(segmented: Path, sca
 def test_the_rule_alone_needs_no_network(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medseg.workflows.segmentation.starting_student", lambda _: pytest.fail("asked for weights"))
     one = scans / "phantom_001_img.nii.gz"
-    assert run(["segment", str(one), "-o", str(tmp_path), "--method", "flux", "-q"]) == 0
+    asked = ["--method", "flux", "--set", "review.exports=[nifti]", "-q"]
+    assert run(["segment", str(one), "-o", str(tmp_path), *asked]) == 0
+    assert len(list((tmp_path / "export" / "nifti").glob("*.nii.gz"))) == 1  # the config may ask for exports
     manifest = json.loads((tmp_path / "phantom_001_manifest.json").read_text(encoding="utf-8"))
     assert manifest["method"] == "flux"
     assert dice(tmp_path / "phantom_001_seg.nii.gz", scans / "phantom_001_label.nii.gz") > 0.5
