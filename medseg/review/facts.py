@@ -34,7 +34,7 @@ def amount_of(manifest: Mapping[str, Any]) -> tuple[float | None, str]:
     amounts, unit = _amounts(manifest)
     if not amounts:
         return None, unit
-    found = {entry["name"] for entry in manifest["classes"] if not entry.get("background")} - _not_sought(manifest)
+    found = {entry["name"] for entry in manifest["classes"] if not entry.get("background")}
     return sum(amount for name, amount in amounts.items() if name in found), unit
 
 
@@ -60,7 +60,7 @@ def facts_of(subject: Subject, view: View, evidence: Evidence) -> list[list[str]
     amounts, unit = _amounts(manifest)
     several = view.is_picture and view.image.shape[2] > 1
     kind = "Volume" if unit == "ml" else "Mean area" if several else "Area"
-    found = {entry["name"] for entry in manifest["classes"] if not entry.get("background")}
+    found = {entry["name"] for entry in manifest["classes"] if not entry.get("background")} - _not_sought(manifest)
     shares = manifest.get("share", {}) if view.is_picture else {}
     rows = [
         [

@@ -131,7 +131,7 @@ class App {
   present() {
     const { grid, info } = this;
     this.planes.forEach((plane) => plane.show());
-    this.cursor = startingPlace(grid, this.mask);
+    this.cursor = startingPlace(grid, this.mask, this.hidden);
     this.setWindow(...info.window);
     this.range = Math.max(info.window[1] - info.window[0], 1e-9);
     this.view.slab = this.kind === "frames" ? 0 : this.view.slab;
@@ -456,13 +456,13 @@ class App {
 const isNarrow = () => matchMedia("(max-width: 600px)").matches;
 
 // The voxel of the mask that is nearest to where the slices hold most of it; without a mask the middle of the grid.
-function startingPlace(grid, mask) {
+function startingPlace(grid, mask, unseen) {
   const sums = grid.shape.map((size) => new Float64Array(size));
   const labelled = [];
   for (let k = 0, n = 0; k < grid.shape[2]; k++)
     for (let j = 0; j < grid.shape[1]; j++)
       for (let i = 0; i < grid.shape[0]; i++, n++) {
-        if (!mask[n]) continue;
+        if (unseen.has(mask[n])) continue;
         labelled.push(i, j, k);
         sums[0][i]++;
         sums[1][j]++;
