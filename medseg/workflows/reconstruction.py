@@ -198,8 +198,8 @@ class CaseWriter:
         if self._is_ultrasound:
             _log.info("  the liver is sought where it usually lies: mirrored frames and other organs may get one too")
 
-    def request(self, case: Case) -> str:
-        """Hash of everything that decides this case's masks."""
+    def request(self, case: Case, source: str) -> str:
+        """Hash of everything that decides this case's masks; `source` is that of its scan."""
         plain = as_plain(self.config)
         mask = hash_file(case.mask) if case.mask else case.mask_mode
         wanted = {section: plain[section] for section in CHANGEABLE_AFTER_TRAINING}
@@ -209,7 +209,7 @@ class CaseWriter:
                 self.predictor.model_hash,
                 self.predictor.main,
                 wanted,
-                hash_scan(case.image, case.pick),
+                source,
                 mask,
                 case.pick.as_dict(),
                 classes,
@@ -224,7 +224,7 @@ class CaseWriter:
         try:
             manifest = read_manifest(path)
             files = manifest["files"]
-            return manifest["request"] == self.request(case) and all(
+            return manifest["request"] == self.request(case, hash_scan(case.image, case.pick)) and all(
                 hash_file(self.out / name) == sha for name, sha in files.items()
             )
         except (MedsegError, KeyError, TypeError, OSError):
@@ -238,6 +238,7 @@ class CaseWriter:
         """
         start = time.monotonic()
         main = self.predictor.main
+        source = hash_scan(case.image, case.pick)
         sample = prepare_case(case, self.transforms)
         probabilities, agreement, alarms = self.predictor.predict(sample, self.config, self.device)
         _say_alarms(case.case_id, alarms, sample["image"].shape[3])
@@ -259,9 +260,9 @@ class CaseWriter:
             "case": case.case_id,
             "source": source_of(case, self.scans),
             "pick": case.pick.as_dict(),
-            "source_sha256": hash_scan(case.image, case.pick),
+            "source_sha256": source,
             "geometry": geometry_receipt(case.image, target.mask_of(files), list(value_of.values()), case.pick),
-            "request": self.request(case),
+            "request": self.request(case, source),
             "run_hash": self.predictor.model_hash,
             "config_hash": hash_content(as_plain(self.config)),
             "versions": versions(),
@@ -274,7 +275,7 @@ class CaseWriter:
             "facts": parts.plain_facts(sample["facts"]),
             "alarms": {str(number): reason for number, reason in alarms.items()},
             **amounts,
-            "trained_on_this_case": self.predictor.trained_on(hash_scan(case.image, case.pick)),
+            "trained_on_this_case": self.predictor.trained_on(source),
             "seconds": round(time.monotonic() - start, 1),
             "peak_memory_mb": _peak_memory_mb(),
             "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},

@@ -255,8 +255,8 @@ def test_a_marker_in_a_nifti_scan_stays_where_it_is_and_the_header_too(orientati
     check()
 
 
-def require_right_place(scan: Scan, source: Path) -> None:
-    """Check the mask of a scan that is no NIfTI file."""
+def require_right_place(scan: Scan, source: Path) -> Path:
+    """Check the mask of a scan that is no NIfTI file, and give it."""
     grid = read_grid(source)
     assert grid.shape == scan.shape
     assert np.allclose(grid.affine, scan.affine, atol=1e-9)
@@ -267,6 +267,7 @@ def require_right_place(scan: Scan, source: Path) -> None:
     assert (itk is None) == scan.is_sheared  # refused, rather than put at a wrong place
     if itk is not None:
         scan.require_at(seen_by_itk(itk, SimpleITK.GetArrayFromImage(itk).T))
+    return mask
 
 
 @pytest.mark.parametrize("orientation", range(48))
@@ -319,7 +320,10 @@ def test_half_a_turn_of_fine_voxels_is_not_left_to_a_rounded_quaternion(angle: f
     affine = np.eye(4)
     affine[:3, :3] = rotation((0, 0, angle)) @ np.diag([0.2, -0.2, -0.2])
     scan = Scan((512, 512, 2), affine, False, ((511, 511, 1),))
-    require_right_place(scan, write_nrrd(tmp_path / "scan.nrrd", scan, "LAS"))
+    mask = nibabel.load(require_right_place(scan, write_nrrd(tmp_path / "scan.nrrd", scan, "LAS")))
+    far = np.array([511, 511, 1, 1])
+    turned, coded = mask.get_qform(coded=True)
+    assert coded == 0 or np.abs(turned @ far - affine @ far).max() < 1e-3
 
 
 @pytest.mark.parametrize("orientation", range(0, 48, 5))
