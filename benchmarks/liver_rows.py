@@ -23,6 +23,7 @@ from liver_runs import PICTURE_RUNS, RUNS, Run, by_labels, by_rule
 from liver_scores import BOOTSTRAP_SEED, LIVER, MASS, markdown, summary
 
 from medseg.files import read_json, write_json, write_text
+from medseg.naming.effort import Effort, in_words
 from medseg.scoring.overlap import dice
 from medseg.scoring.tables import without_nan
 
@@ -56,6 +57,14 @@ class Row:
     labelled: bool
     random: bool
     compute: Callable[[Plan, int], Masks]
+
+    def effort(self, labelled: int) -> str:
+        """In words, with so many labelled pictures to learn from."""
+        if self.names == ORACLE:
+            return in_words("oracle")
+        if self.labelled or self.names == BY_LABELS:
+            return in_words("training_labels", Effort({"cases": labelled}))
+        return in_words("none" if self.names == NO_NAMES else "rules")
 
     def seeds(self, count: int) -> range:
         """The seeds to compute it with; names by labels take masks of all learn pictures, and so fewer seeds."""
@@ -151,11 +160,12 @@ def report(plan: Plan, seeds: int) -> None:
         "learnt from labels. Names: by a rule without labels, by the training labels, or by the scored ones (oracle: "
         "no result).",
         "",
-        *markdown([(row.title, row.names, row.labelled, found) for row, found in summaries]),
+        *markdown([(row.title, row.names, row.effort(of["learn"]), found) for row, found in summaries]),
     ]
     write_text(plan.work / "liver.md", "\n".join(lines) + "\n")
     rows = {
-        row.key: {"title": row.title, "names": row.names, "labelled": row.labelled} | found for row, found in summaries
+        row.key: {"title": row.title, "names": row.names, "effort": row.effort(of["learn"])} | found
+        for row, found in summaries
     }
     content = {"facts": of, "interval": {"level": 0.95, "resamples": 2000, "seed": BOOTSTRAP_SEED}, "rows": rows}
     write_json(plan.work / "liver.json", without_nan(content))

@@ -27,7 +27,7 @@ BOOTSTRAP_SEED = 0
 COLUMNS = (
     "row",
     "names",
-    "labels",
+    "effort",
     "union Dice",
     "- mean shape",
     "liver",
@@ -106,15 +106,18 @@ def summary(cells: Sequence[Cell], baseline: Sequence[Cell] | None = None) -> di
     return found
 
 
-def markdown(rows: Sequence[tuple[str, str, bool, Mapping[str, Any]]]) -> list[str]:
-    """Lines of the table; each row has a title, where its names come from, whether it saw labels, and its summary."""
+def markdown(rows: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> list[str]:
+    """Lines of the table; each row has a title, where its names come from, its effort in words, and its summary.
+
+    Titles of rows with an effort are in italics.
+    """
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for title, names, labelled, of in rows:
-        shown = f"*{title}*" if labelled else title
+    for title, names, effort, of in rows:
+        shown = title if effort.startswith("label-free") else f"*{title}*"
         words = [
             shown,
             names,
-            "yes" if labelled else "no",
+            effort,
             _number(of["union"], ends=True),
             _number(of["difference"], ends=True, sign="+") if "difference" in of else "",
             _number(of["liver"]),

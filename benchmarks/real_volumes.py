@@ -30,6 +30,7 @@ from medseg.cli import guarded
 from medseg.cli.answers import start_logging
 from medseg.errors import MedsegError
 from medseg.files import replacing
+from medseg.naming.effort import in_words
 from medseg.prepare.chain import prepare_case
 from medseg.reconstruction.refine import Volume, refine
 from medseg.review.plots import orient
@@ -159,10 +160,10 @@ def report(name: str, found: Mapping[str, Any], picture: Path) -> None:
     facts = found["facts"]
     print(f"\n{name} by {found['config']}, {' x '.join(map(str, found['shape']))} voxels, {picture}")
     print(f"region by {facts.get('region_source')}, alarm: {facts.get('flux_alarm') or 'none'}")
-    print(f"{'':24}{'voxels':>9}{'ml':>9}{'pieces':>8}{'Dice':>8}{'clDice':>8}")
+    print(f"{'':24}{'effort':12}{'voxels':>9}{'ml':>9}{'pieces':>8}{'Dice':>8}{'clDice':>8}")
     for row, counts in found["rows"].items():
         scores = "".join(f"{counts[key]:8.3f}" for key in ("dice", "cldice") if counts.get(key) is not None)
-        print(f"{row:24}{counts['voxels']:9d}{counts['ml']:9.2f}{counts['pieces']:8d}{scores}")
+        print(f"{row:24}{in_words('none'):12}{counts['voxels']:9d}{counts['ml']:9.2f}{counts['pieces']:8d}{scores}")
 
 
 def draw(

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 
 from medseg.config import Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.student.vessels.student import VesselStudent
 from medseg.files import read_json, write_json
+from medseg.naming.effort import in_words
 from medseg.phantoms.hard import TEST_FAMILY, HardCase, hard_case, training_settings
 from medseg.phantoms.vessels import VesselPhantom, make_vessel_phantom, write_phantom
 from medseg.prepare.chain import prepare_case
@@ -85,7 +87,7 @@ class Plan:
 
     def starting_student(self) -> VesselStudent:
         """The student without any adaptation."""
-        student = starting_student(self.config("tof_mra").student)
+        student = starting_student(self.config("tof_mra"), torch.device("cpu"))
         if student is None:
             raise MedsegError("--student must be shipped or a folder with a student, got scratch; train one first")
         return student
@@ -214,13 +216,14 @@ def print_scores(title: str, cases: Mapping[str, Mapping[str, Scores]], *, note:
     """
     count = len(next(iter(cases.values()), {}))
     print(f"\n{title}: {count} phantoms with vessels, mean [95 % interval] worst")
-    print(f"{'':34}{'Dice':^26}{'clDice':^26}{'prec.':>7}{'recall':>7}{'pieces':>7}{'veins':>7}")
+    print(f"{'':34}{'effort':12}{'Dice':^26}{'clDice':^26}{'prec.':>7}{'recall':>7}{'pieces':>7}{'veins':>7}")
     for row, by_case in cases.items():
         values = list(by_case.values())
         cells = [_spread(values, "dice"), _spread(values, "cldice")]
         means = [_mean(values, key) for key in ("precision", "recall")]
         pieces, veins = _mean(values, "pieces"), _mean(values, "vein_share")
-        print(f"{row:34}{cells[0]:26}{cells[1]:26}{means[0]:7.3f}{means[1]:7.3f}{pieces:7.0f}{veins:7.3f}")
+        effort = in_words("oracle" if "oracle" in row else "none")
+        print(f"{row:34}{effort:12}{cells[0]:26}{cells[1]:26}{means[0]:7.3f}{means[1]:7.3f}{pieces:7.0f}{veins:7.3f}")
     if note:
         print(note)
 

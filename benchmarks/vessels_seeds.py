@@ -11,6 +11,7 @@ from vessels_answers import ask_run
 from vessels_cases import Plan, Scores, prepared_phantom
 from vessels_rows import TRAINING_PHANTOMS, train_student_run
 
+from medseg.naming.effort import in_words
 from medseg.reconstruction.refine import refine
 from medseg.runs import RunRecord
 
@@ -74,4 +75,4 @@ def _print(row: str, found: Sequence[Mapping[str, float]]) -> None:
     for metric in ("dice", "cldice"):
         values = np.array([scores[metric] for scores in found], dtype=float)
         cells.append(f"{values.mean():.3f} sd {values.std():.3f} {values.min():.3f} - {values.max():.3f}")
-    print(f"{row:34}{len(found):3d}  Dice {cells[0]}   clDice {cells[1]}")
+    print(f"{row:34}{len(found):3d}  effort: {in_words('rules')}  Dice {cells[0]}   clDice {cells[1]}")

@@ -7,7 +7,7 @@ for everything that shaped the trained model (settings, inputs, weights); a mask
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +22,16 @@ from medseg.files import hash_content, hash_file, load_yaml, write_text
 from medseg.scans.cases import Case
 from medseg.scans.sources import hash_scan
 
-METHODS = ("stego", "kmeans", "untrained", "linear")
+TRAINED_METHODS = ("stego", "kmeans", "untrained", "linear")
 """Methods that a training fits: clusters on features, named afterwards. `linear`, the linear probe, needs labels beside
 the training images and has classes for clusters."""
+LATER_METHODS = ("clicks", "probe")
+"""Methods that are added to a trained run: clusters that a person named by clicks, and a probe on a few labels. They
+bring their classes, and masks of other methods do not depend on them."""
+METHODS = (*TRAINED_METHODS, *LATER_METHODS)
+"""All methods that a run folder may hold."""
+OWN_CLASSES = ("linear", *LATER_METHODS)
+"""Methods whose classes come from people or labels; no rule names them."""
 DIRECT_METHODS: Mapping[str, tuple[str, ...]] = {
     "tof": ("student", "flux"),
     "ce_mra": ("student", "flux"),
@@ -55,11 +62,13 @@ class RunRecord:
         folder: where the run lives.
         config: the resolved config it was started with.
         inputs: per case the image's path relative to the scans, SHA-256, patient and split.
+        scans: where the scans were; None where an older run, or one under pseudonyms, does not tell.
     """
 
     folder: Path
     config: Config
     inputs: Mapping[str, Mapping[str, str]]
+    scans: Path | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -82,8 +91,8 @@ class RunRecord:
         return (self.folder, *(self.folder / "voters" / str(n) for n in range(2, self.config.stego.voters + 1)))
 
     def method_folders(self, method: str) -> tuple[Path, ...]:
-        """Where a fitted clusterer and its classes lie, one folder a voter."""
-        return tuple(voter / "methods" / method for voter in self.voters)
+        """Where a method and its classes lie, one folder a voter; of a probe, whose prior is the vote, one in all."""
+        return tuple(voter / "methods" / method for voter in (self.voters[:1] if method == "probe" else self.voters))
 
     def has_method(self, method: str) -> bool:
         """Whether the method was fitted to the end by every voter."""
@@ -99,9 +108,14 @@ class RunRecord:
         """Whether a scan with this content was trained on."""
         return any(entry["sha256"] == sha256 and entry["split"] == "train" for entry in self.inputs.values())
 
-    def run_hash(self) -> str:
-        """Hash of the settings that shaped the model, the inputs and every fitted method."""
-        kept = [*(voter / "methods" for voter in self.voters), self.student]
+    def run_hash(self, later: Collection[str] = ()) -> str:
+        """Hash of the settings that shaped the model, the inputs and every method that training fitted.
+
+        Args:
+            later: which of `LATER_METHODS` are used, and so count too.
+        """
+        names = (*TRAINED_METHODS, *later)
+        kept = [*(voter / "methods" / name for voter in self.voters for name in names), self.student]
         files = sorted(path for folder in kept for path in folder.rglob("*") if _is_of_model(path))
         weights = {path.relative_to(self.folder).as_posix(): hash_file(path) for path in files}
         return hash_content([_training_part(self.config), {k: dict(v) for k, v in self.inputs.items()}, weights])
@@ -152,10 +166,16 @@ def start_run(
         "config_hash": hash_content(as_plain(config)),
         "config": as_plain(config),
         "inputs": inputs,
+        "scans": _told(scans, (*training, *held_out)),
         "versions": versions(),
     }
     write_text(folder / "run.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return record
+
+
+def _told(scans: Path, cases: Sequence[Case]) -> str | None:
+    """Where the scans are, unless there are none or their names are not to be told."""
+    return None if not cases or any(case.alias for case in cases) else str(scans.resolve())
 
 
 def open_run(folder: Path) -> RunRecord:
@@ -175,7 +195,8 @@ def open_run(folder: Path) -> RunRecord:
             case: {key: str(entry[key]) for key in ("image", "sha256", "patient", "split", "mask")}
             for case, entry in content["inputs"].items()
         }
-        return RunRecord(folder, config_from_plain(content["config"], str(path)), inputs)
+        scans = None if content.get("scans") is None else Path(str(content["scans"]))
+        return RunRecord(folder, config_from_plain(content["config"], str(path)), inputs, scans)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise MedsegError(
             f"{path} must be a run record, got {' '.join(str(error).split())}; train the run again"

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "lightning_fabric": "lightning-fabric",
     "pydensecrf": "pydensecrf2",
     "skimage": "scikit-image",
+    "sknetwork": "scikit-network",
     "yaml": "pyyaml",
 }
 

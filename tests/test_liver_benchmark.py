@@ -104,10 +104,10 @@ def test_the_difference_is_paired_by_the_pictures_name() -> None:
 
 def test_the_table_shows_intervals_and_marks_rows_that_learnt_from_labels() -> None:
     found = liver_scores.summary([cell(0.6, 0.8), cell(0.6, 0.8)], [cell(0.5, 0.5)])
-    plain, marked = liver_scores.markdown([("a", "-", False, found), ("b", "-", True, found)])[2:]
-    assert plain.startswith("| a | - | no | 0.700 (0.600 to 0.800) | +0.200 (+0.100 to +0.300) | 0.700 | - |")
+    plain, marked = liver_scores.markdown([("a", "-", "label-free", found), ("b", "-", "96 labelled cases", found)])[2:]
+    assert plain.startswith("| a | - | label-free | 0.700 (0.600 to 0.800) | +0.200 (+0.100 to +0.300) | 0.700 | - |")
     assert plain.endswith("| 0.000 of 2 |")
-    assert marked.startswith("| *b* | - | yes |")
+    assert marked.startswith("| *b* | - | 96 labelled cases |")
 
 
 def test_the_threshold_is_that_of_the_best_dice() -> None:

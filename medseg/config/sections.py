@@ -226,7 +226,7 @@ class Naming(Section):
 class Reconstruct(Section):
     """Patches back to 3-D masks."""
 
-    method: Literal["stego", "kmeans", "untrained", "linear", "student", "flux", "teacher"]
+    method: Literal["stego", "kmeans", "untrained", "linear", "clicks", "probe", "student", "flux", "teacher"]
     planes: Annotated[tuple[Plane, ...], Field(min_length=1)]
     windows: Literal["tiled", "whole"]
     flip: bool

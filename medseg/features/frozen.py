@@ -56,14 +56,14 @@ class FrozenBackbone(nn.Module, ABC):
         Padding instead would let the feature grid stick out over the patch, and features would be
         pasted back up to one cell off.
         """
-        return self._features(_fit_to_stride(self._as_trained(patches), self.stride))
+        return self._features(_fit_to_stride(self.as_trained(patches), self.stride))
 
     @abstractmethod
     def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
         """Features of images whose sides are multiples of the stride."""
 
-    def _as_trained(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """From ImageNet's normalisation to the one the network was trained with."""
+    def as_trained(self, patches: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Patches in ImageNet's normalisation, in the one that the network was trained with."""
         if (self._mean, self._std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
             return patches
         to, by, mean, std = (
@@ -101,7 +101,7 @@ class FrozenViT(FrozenBackbone):
     @torch.no_grad()
     def stage_maps(self, patches: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps after so many fourths of the blocks, all of one stride: what the stages of a CNN are to a ViT."""
-        images = _fit_to_stride(self._as_trained(patches), self.stride)
+        images = _fit_to_stride(self.as_trained(patches), self.stride)
         hf, wf = (size // self.stride for size in images.shape[-2:])
         depth, tokens, done, found = len(self.model.blocks), self._raw_tokens(images, 0), 0, []
         for stage in stages:
@@ -143,7 +143,7 @@ class FrozenMaps(FrozenBackbone):
 
     def stage_maps(self, patches: Float[Tensor, "b 3 h w"], stages: tuple[int, ...]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of several stages of ImageNet-normalised patches, whose sides are multiples of every stride."""
-        return self.maps(self._as_trained(patches), stages)
+        return self.maps(self.as_trained(patches), stages)
 
     def _features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d hf wf"]:
         return self.maps(images, (self.stage,))[0]

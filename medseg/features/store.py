@@ -40,6 +40,8 @@ class StoredPatches:
         case_id, patient: whose scan it is.
         geometry: windows of the patches; `plane` is its plane.
         dim, grid: channels and side of the features.
+        affine: from a voxel of the prepared grid to the space of the scan; None in stores that were written before it
+            was kept.
         bytes_on_disk: size of the arrays.
 
     Raises:
@@ -54,6 +56,7 @@ class StoredPatches:
         self.patient: str = index["patient"]
         self.geometry = PatchGeometry(**index["geometry"])
         self._patches, self.dim, self.grid, _ = index["features"]
+        self.affine: list[list[float]] | None = index.get("affine")
         self.bytes_on_disk: int = index["bytes"]
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
@@ -199,10 +202,45 @@ def extract_case(
         "geometry": asdict(geometry),
         "backbones": [{"name": backbone.name, "fingerprint": backbone.fingerprint} for backbone in backbones],
         "features": shape,
+        "affine": sample["image"].affine.tolist() if hasattr(sample["image"], "affine") else None,
         "bytes": stored_bytes(len(locations), geometry, backbones, channels),
     }
     write_json(place / "index.json", index)
     (place / "progress.json").unlink(missing_ok=True)
+    return StoredPatches(place)
+
+
+def take_patches(drawn: StoredPatches, locations: Int[np.ndarray, "n 3"], *, folder: Path, key: str) -> StoredPatches:
+    """Store some patches of a case under a key of their own, without computing them again.
+
+    Args:
+        drawn: stored patches of the case, `locations` among them.
+        locations: of the patches to take, ordered by slice.
+        folder: of the store.
+        key: from `store_key`, for these patches.
+
+    Raises:
+        MedsegError: a location is not among them, or the disk cannot take the patches.
+    """
+    row_of = {tuple(place): row for row, place in enumerate(drawn.locations.tolist())}
+    missing = [place for place in map(tuple, locations.tolist()) if place not in row_of]
+    if missing:
+        raise MedsegError(
+            f"{drawn.folder} must hold all patches of {drawn.case_id}, got none at {missing[0]}; delete it"
+        )
+    rows = [row_of[tuple(place)] for place in locations.tolist()]
+    place = Path(folder) / key[:16]
+    index = read_json(drawn.folder / "index.json")
+    place.mkdir(parents=True, exist_ok=True)
+    _require_space(place, drawn.case_id, index["bytes"] * len(rows) // len(drawn))
+    _save(place / "locations.npy", locations)
+    for name in ("image", "salience", "features"):
+        _save(place / f"{name}.npy", getattr(drawn, name)(rows))
+    features = [len(rows), *index["features"][1:]]
+    write_json(
+        place / "index.json",
+        {**index, "key": key, "features": features, "bytes": index["bytes"] * len(rows) // len(drawn)},
+    )
     return StoredPatches(place)
 
 

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 
 from medseg.errors import MedsegError
-from medseg.patches.slicing import PLANE_AXES, PatchGeometry, cut_all, plane_shape, slices_first
+from medseg.patches.planes import PLANE_AXES
+from medseg.patches.slicing import PatchGeometry, cut_all, plane_shape, slices_first
 
 # A thicker slab spends less on the halo that a volume backbone reads around it.
 _SLAB_BYTES = 512 * 2**20

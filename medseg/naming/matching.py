@@ -60,6 +60,21 @@ def hungarian(table: Integer[np.ndarray, "clusters classes"]) -> Integer[np.ndar
     return class_of_cluster
 
 
+def match_clusterings(table: Integer[np.ndarray, "clusters others"]) -> Integer[np.ndarray, " others"]:
+    """Say which cluster of one clustering each cluster of another is, by the points that they share.
+
+    One-to-one where that goes, so that the most points agree; what is left over goes to the cluster with which it
+    shares most.
+
+    Args:
+        table: points counted by the clusters of the one (rows) and of the other.
+    """
+    of_other = np.argmax(table, axis=0)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    of_other[columns] = rows
+    return of_other
+
+
 def confusion(
     table: Integer[np.ndarray, "clusters classes"], class_of_cluster: Integer[np.ndarray, " clusters"]
 ) -> Integer[np.ndarray, "rows classes"]:

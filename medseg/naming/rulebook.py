@@ -4,12 +4,16 @@ A *rule* describes one class in the terms of the field: conditions on facts of a
 several clusters may carry the class, and which one to take where only one may. Rules are data: `rules/MODALITY.yaml`.
 A rule that fits no cluster leaves its class empty; the nearest miss is said, and nothing is guessed. A class may also
 be `background: true`, all clusters that no other class has taken, or lie `inside: CLASS`, where a refine step finds it.
+
+*Distance* of a number from a bound: their difference as a share of the larger, 0 to 1; .6 and a bound of .3 are .5
+apart. *Sure*: the distance from the nearest bound at which the verdict on a cluster would be another, 0 at it and 1 far
+from it; it is no probability.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -35,6 +39,37 @@ class Rule:
     conditions: Mapping[str, tuple[float, float]]
     several: bool
     prefer: str | None
+
+
+CLOSE = 0.1
+"""Distance of the preferred facts of two clusters up to which it is said that both fit a rule that wants one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules say of one cluster.
+
+    Attributes:
+        cluster: its number.
+        name: of its class; None where it has none.
+        sure: see above; 1 for an unused cluster.
+        reason: a sentence with the numbers.
+    """
+
+    cluster: int
+    name: str | None
+    sure: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """One rule at its turn: the clusters that were left, those that fit, and those that it took."""
+
+    rule: Rule
+    free: Sequence[ClusterCard]
+    fitting: Sequence[ClusterCard]
+    taken: Sequence[ClusterCard]
 
 
 def load_rules(name_or_path: str | Path) -> tuple[Rule, ...]:
@@ -68,20 +103,95 @@ def name_clusters(cards: Sequence[ClusterCard], rules: Sequence[Rule]) -> Naming
     Raises:
         MedsegError: a rule asks for a fact that was not measured.
     """
-    classes, reasons, taken = [], [], set[int]()
-    for rule in rules:
-        if rule.entry.inside:
-            classes.append(rule.entry)
-            reasons.append(f"{rule.entry.name} has no cluster: it is found inside {rule.entry.inside}")
+    classes, reasons = [], []
+    for decision in _decisions(cards, rules):
+        entry = decision.rule.entry
+        if entry.inside:
+            classes.append(entry)
+            reasons.append(f"{entry.name} has no cluster: it is found inside {entry.inside}")
             continue
-        free = [card for card in cards if card.voxels and card.cluster not in taken]
-        fitting = [card for card in free if not _misses(card, rule)]
-        if fitting and rule.prefer:
-            fitting = [max(fitting, key=lambda card: _fact(card, rule.prefer or ""))]
-        taken.update(card.cluster for card in fitting)
-        classes.append(replace(rule.entry, clusters=tuple(sorted(card.cluster for card in fitting))))
-        reasons += [_why(card, rule) for card in fitting] or [_why_none(free, rule)]
+        classes.append(replace(entry, clusters=tuple(sorted(card.cluster for card in decision.taken))))
+        reasons += [_why(card, decision) for card in decision.taken] or [_why_none(decision.free, decision.rule)]
     return Naming(classes=tuple(classes), named_by="rules", reasons=tuple(reasons))
+
+
+def verdicts(cards: Sequence[ClusterCard], rules: Sequence[Rule]) -> list[Verdict]:
+    """What the rules say of each cluster, in the order of the cards; the names are those of `name_clusters`.
+
+    Raises:
+        MedsegError: a rule asks for a fact that was not measured.
+    """
+    decided = [decision for decision in _decisions(cards, rules) if not decision.rule.entry.inside]
+    return [_verdict(card, decided) for card in cards]
+
+
+def _decisions(cards: Sequence[ClusterCard], rules: Sequence[Rule]) -> list[_Decision]:
+    found, taken = [], set[int]()
+    for rule in rules:
+        free = [card for card in cards if card.voxels and card.cluster not in taken]
+        fitting = [] if rule.entry.inside else [card for card in free if not _misses(card, rule)]
+        chosen = fitting
+        if fitting and rule.prefer:
+            chosen = [max(fitting, key=_by(rule.prefer))]
+        taken.update(card.cluster for card in chosen)
+        found.append(_Decision(rule, free, fitting, chosen))
+    return found
+
+
+def _verdict(card: ClusterCard, decided: Sequence[_Decision]) -> Verdict:
+    if not card.voxels:
+        return Verdict(card.cluster, None, 1.0, f"cluster {card.cluster} has no name: no sampled voxel is in it")
+    sure = 1.0
+    beaten = None
+    for decision in decided:
+        sure = min(sure, _sure(card, decision))
+        if card in decision.taken:
+            return Verdict(card.cluster, decision.rule.entry.name, sure, _why(card, decision))
+        beaten = beaten or (decision if card in decision.fitting else None)
+    if beaten is not None:
+        winner, prefer = beaten.taken[0], beaten.rule.prefer or ""
+        why = (
+            f"it fits {beaten.rule.entry.name}, but cluster {winner.cluster} has the higher {_words(prefer)} "
+            f"({_fact(winner, prefer):.3g}, here {_fact(card, prefer):.3g})"
+        )
+    elif decided:
+        nearest = max(decided, key=lambda decision: -_sure(card, decision))
+        why = f"nearest is {nearest.rule.entry.name}, but {', '.join(_misses(card, nearest.rule))}"
+    else:
+        why = "there is no rule for clusters"
+    return Verdict(card.cluster, None, sure, f"cluster {card.cluster} has no name: {why}")
+
+
+def _sure(card: ClusterCard, decision: _Decision) -> float:
+    """How far a cluster is from the other answer of a rule: all bounds it misses, or the nearest of those it meets."""
+    rule = decision.rule
+    if rule.prefer and card in decision.fitting and card not in decision.taken:
+        return _distance(_fact(card, rule.prefer), _fact(decision.taken[0], rule.prefer))
+    if card in decision.fitting:
+        met = [_distance(_fact(card, fact), bound) for fact, bounds in rule.conditions.items() for bound in bounds]
+        rivals = [other for other in decision.fitting if other is not card]
+        if rule.prefer:
+            met += [_distance(_fact(card, rule.prefer), _fact(rival, rule.prefer)) for rival in rivals]
+        return min(met, default=1.0)
+    missed = [
+        _distance(number, low if number < low else high)
+        for number, (low, high) in ((_fact(card, fact), bounds) for fact, bounds in rule.conditions.items())
+        if not low <= number <= high
+    ]
+    return max(missed, default=1.0)
+
+
+def _by(fact: str) -> Callable[[ClusterCard], float]:
+    return lambda card: _fact(card, fact)
+
+
+def _distance(number: float, bound: float) -> float:
+    """See above; 1 from an open bound, 0 for what is no number."""
+    if math.isinf(bound):
+        return 1.0
+    if math.isnan(number):
+        return 0.0
+    return min(1.0, abs(number - bound) / max(abs(number), abs(bound), 1e-12))
 
 
 def _read_rules(path: Path, *, where: str) -> tuple[Rule, ...]:
@@ -157,15 +267,30 @@ def _misses(card: ClusterCard, rule: Rule) -> list[str]:
     return missed
 
 
-def _why(card: ClusterCard, rule: Rule) -> str:
+def _why(card: ClusterCard, decision: _Decision) -> str:
+    rule = decision.rule
     met = []
     for fact, (low, high) in rule.conditions.items():
         bounds = [f"at least {low:g}"] * math.isfinite(low) + [f"at most {high:g}"] * math.isfinite(high)
         met.append(f"{_words(fact)} {_fact(card, fact):.3g} ({' and '.join(bounds)})")
     if not rule.conditions:
         return f"cluster {card.cluster} is {rule.entry.name}: no other class has it"
-    prefer = f"; of those that fit it has the highest {_words(rule.prefer)}" if rule.prefer else ""
-    return f"cluster {card.cluster} is {rule.entry.name}: {', '.join(met)}{prefer}"
+    return f"cluster {card.cluster} is {rule.entry.name}: {', '.join(met)}{_preferred(card, decision)}"
+
+
+def _preferred(card: ClusterCard, decision: _Decision) -> str:
+    """Why one of several that fit was taken, and which other is about as good."""
+    prefer = decision.rule.prefer
+    if not prefer:
+        return ""
+    best = _fact(card, prefer)
+    close = [
+        f"{other.cluster} ({_fact(other, prefer):.3g})"
+        for other in decision.fitting
+        if other is not card and _distance(_fact(other, prefer), best) <= CLOSE
+    ]
+    words = f"; of those that fit it has the highest {_words(prefer)} ({best:.3g})"
+    return f"{words}, but cluster {' and '.join(close)} fits nearly as well: look at both" if close else words
 
 
 def _why_none(free: Sequence[ClusterCard], rule: Rule) -> str:

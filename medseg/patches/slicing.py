@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 
 from medseg.errors import MedsegError
-
-PLANE_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+from medseg.patches.planes import PLANE_AXES
 
 Volume = TypeVar("Volume", np.ndarray, torch.Tensor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medseg.naming.effort import Effort, in_words
 from medseg.review.case_views import Subject, View
 from medseg.review.queue import Evidence, amount_in_words
 
@@ -16,6 +17,8 @@ FOUND_BY: Mapping[str, str] = {
     "kmeans": "k-means, groups of like-looking tissue",
     "untrained": "an untrained network",
     "linear": "a network taught with labels",
+    "clicks": "groups of like-looking tissue that a person named",
+    "probe": "a small network taught with a few labels",
 }
 """What each method is, by its name."""
 NAMED_BY: Mapping[str, str] = {
@@ -78,6 +81,7 @@ def facts_of(subject: Subject, view: View, evidence: Evidence) -> list[list[str]
     rows += [
         ["Found by", FOUND_BY.get(method, method)],
         ["Named by", NAMED_BY.get(named, named)],
+        ["Effort", in_words(named, Effort.from_dict(manifest.get("effort", {})))],
         ["Trained on this scan", "yes, without a label" if manifest["trained_on_this_case"] else "no"],
         ["Scan", _grid_in_words(view)],
     ]

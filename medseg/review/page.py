@@ -30,7 +30,7 @@ GENERATOR = '<meta name="generator" content="medseg review">'
 _VIEWER = "niivue.umd.js"
 _MAIN_SCRIPT = "page.js"
 """Comes last; the other scripts only declare."""
-_PLACEHOLDER = re.compile(r"<!--CSP-->|/\*STYLE\*/|/\*NIIVUE\*/|/\*PAGE\*/")
+_PLACEHOLDER = re.compile(r"/\*STYLE\*/|/\*NIIVUE\*/|/\*PAGE\*/")
 _DATA = "<!--DATA-->"
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _CHUNK_BYTES = 3 << 18
@@ -48,13 +48,7 @@ class PageText:
     """
 
     def __init__(self, *, served: bool) -> None:
-        template = _text(_viewer_folder() / "page.html")
-        parts = {
-            "/*STYLE*/": _text(_viewer_folder() / "page.css"),
-            "/*NIIVUE*/": _as_inline(_viewer()),
-            "/*PAGE*/": _as_inline("\n".join(map(_text, own_scripts(_viewer_folder())))),
-        }
-        text = _PLACEHOLDER.sub(lambda found: parts.get(found[0], found[0]), template)
+        text = _joined(_viewer_folder(), own_scripts(_viewer_folder()), _viewer())
         self.policy = content_policy(text, served=served)
         meta = f'<meta http-equiv="Content-Security-Policy" content="{self.policy}">\n{GENERATOR}'
         self.before, data, self.behind = text.replace("<!--CSP-->", meta, 1).partition(_DATA)
@@ -65,6 +59,22 @@ class PageText:
     def bytes(self) -> int:
         """Length of both parts in UTF-8."""
         return len(self.before.encode()) + len(self.behind.encode())
+
+
+def page_around(data: str, package: str, shared: Sequence[str] = ()) -> str:
+    """A page whose data lie in it, from the `page.html`, `page.css` and scripts of a package; no network is needed.
+
+    Args:
+        data: JSON, as `as_script_json` writes it.
+        package: in which the parts lie.
+        shared: scripts of the review page that it needs, too.
+    """
+    folder = Path(str(resources.files(package)))
+    text = _joined(folder, [*(_viewer_folder() / name for name in shared), *own_scripts(folder)])
+    # The data are no script that runs, so the policy need not name them.
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{content_policy(text, served=False)}">'
+    element = f'<script type="application/json" id="medseg-data">{data}</script>'
+    return text.replace("<!--CSP-->", meta, 1).replace(_DATA, element, 1)
 
 
 def content_policy(text: str, *, served: bool) -> str:
@@ -178,6 +188,16 @@ def own_scripts(folder: Path) -> list[Path]:
     """The page's own scripts, the one that starts it last."""
     scripts = [path for path in sorted(folder.glob("*.js")) if path.name != _VIEWER]
     return sorted(scripts, key=lambda path: path.name == _MAIN_SCRIPT)
+
+
+def _joined(folder: Path, scripts: Sequence[Path], viewer: str = "") -> str:
+    """The page of a folder with its style and scripts in it."""
+    parts = {
+        "/*STYLE*/": _text(folder / "page.css"),
+        "/*NIIVUE*/": _as_inline(viewer),
+        "/*PAGE*/": _as_inline("\n".join(map(_text, scripts))),
+    }
+    return _PLACEHOLDER.sub(lambda found: parts[found[0]], _text(folder / "page.html"))
 
 
 def _viewer_folder() -> Path:

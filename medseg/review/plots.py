@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from medseg.files import replacing
+from medseg.naming.effort import in_words
 from medseg.scoring.overlap import UNION
 from medseg.scoring.tables import METRICS, ScoreRow, aggregate
 
@@ -235,8 +236,8 @@ def score_plot(rows: Sequence[ScoreRow], path: Path, title: str = "") -> None:
             cases = [
                 row.scores[metric]
                 for row in rows
-                if (row.method, row.naming, row.region, row.structure)
-                == (entry.method, entry.naming, entry.region, UNION)
+                if (row.method, row.naming, row.effort, row.region, row.structure)
+                == (entry.method, entry.naming, entry.effort, entry.region, UNION)
             ]
             axis.barh(
                 index + offset,
@@ -250,10 +251,7 @@ def score_plot(rows: Sequence[ScoreRow], path: Path, title: str = "") -> None:
             axis.scatter(
                 cases, [index + offset] * len(cases), s=9, color="white", edgecolors="#202124", linewidths=0.6, zorder=4
             )
-    names = [
-        entry.method + ("" if entry.naming in ("none", "rules") else f"\n({entry.naming.replace('_', ' ')})")
-        for entry in aggregates
-    ]
+    names = [f"{entry.method}\n({in_words(entry.naming, entry.effort)})" for entry in aggregates]
     axis.set_yticks(range(len(aggregates)), names)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)

@@ -23,7 +23,9 @@ from medseg.files import CannotWriteError, replacing
 from medseg.scans.names import is_picture, named_files
 from medseg.scans.picture_arrays import MATLAB_IMAGE, MATLAB_LABEL
 from medseg.scans.picture_files import read_frames
+from medseg.scans.picture_labels import read_label_frames
 from medseg.scans.readers import read_picture
+from medseg.scans.schemes import LabelScheme
 
 _log = logging.getLogger(__name__)
 FORMATS = ("png", "jpg", "tif", "mat", "npy")
@@ -121,6 +123,32 @@ def map_label_values(source: Path, out: Path, *, mapping: Mapping[int, int] | No
         return _write_new(target, fixed, is_label=True)
 
     return _each(source, out, _pictures(source, out), fix, "copied")
+
+
+def write_ids(source: Path, out: Path, *, scheme: LabelScheme) -> dict[str, Any]:
+    """Write every label below a folder as a grey PNG of the ids that a scheme has for its classes.
+
+    Args:
+        source: the folder.
+        out: where the new labels go; not the source.
+        scheme: what the colours of the labels mean; what nobody labelled becomes 255.
+
+    Returns:
+        `lines` on what was done, and `failed`, the reason for each file that was left out.
+
+    Raises:
+        MedsegError: there is nothing to convert, or it would be written over.
+    """
+    _require_elsewhere(source, out)
+    id_of = np.full(256, 255, np.uint8)
+    for stored, value in (scheme.values or {value: value for value, _, _ in scheme.classes}).items():
+        id_of[value] = stored
+
+    def convert(path: Path, target: Path) -> bool:
+        ids = id_of[read_label_frames(path, scheme)]  # the last place is of UNLABELLED, -1
+        return _write_new(target.with_suffix(".png"), ids[..., None], is_label=True)
+
+    return _each(source, out, _pictures(source, out), convert, "converted")
 
 
 def drop_black(source: Path, out: Path, *, share: float = BLACK_SHARE, dark: float = DARK) -> dict[str, Any]:

@@ -123,13 +123,14 @@ def find_cases(
     return Listing(tuple(cases), labels, tuple(sorted(problems)), tuple(notes), found.scheme)
 
 
-def find_references(source: Path, *, scheme: str | Path | None = None) -> References:
+def find_references(source: Path, *, scheme: str | Path | None = None, skip: Sequence[Path] = ()) -> References:
     """Find the reference label of each case, to score against.
 
     Args:
         source: a folder of labels, or of scans with labels, a datalist, a CSV, or one label file. In a
             folder where nothing is called a label, files without a role, or else files called masks, count.
         scheme: as for `find_cases`.
+        skip: folders that hold results, in which nothing is a label.
 
     Returns:
         Label file by case name, the same names `find_cases` gives.
@@ -144,7 +145,7 @@ def find_references(source: Path, *, scheme: str | Path | None = None) -> Refere
         name = parse_name(split_extension(source.name)[0], keep_number=is_picture(source))[0]
         references[name or source.parent.name] = source
         return references
-    everything = _found(source, (), given, WHOLE)
+    everything = _found(source, skip, given, WHOLE)
     drafts, references.scheme = everything.drafts, everything.scheme
     found = [draft for draft in drafts if draft.labels and draft.images]
     found = found or [draft for draft in drafts if draft.labels]

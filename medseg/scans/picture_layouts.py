@@ -117,6 +117,8 @@ def folder_of_images(source: Path, paths: Sequence[Path], scheme: LabelScheme | 
     """The cases of any folder of pictures: names and folders say what is a label, and all else is an image."""
     named, left_out = named_files(paths, source, pictures=True)
     drafts, unclear = paired(named, across_folders=False)
+    for draft in drafts:  # DatUS keeps the colours in `masks` from which it made the values in `true_masks`
+        draft.labels = [path for path in draft.labels if path.parent.name.casefold() == "true_masks"] or draft.labels
     beside = [draft.labels[0].name for draft in drafts if take_label_beside(draft)]
     notes = notes_of(left_out + unclear)
     if beside:

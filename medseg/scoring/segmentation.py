@@ -20,8 +20,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from medseg.files import csv_text, write_json, write_text
+from medseg.naming.effort import LABEL_FREE, NO_EFFORT, Effort, in_words
 from medseg.naming.matching import accuracy, class_iou, mean_iou
-from medseg.scoring.tables import LABEL_FREE, without_nan
+from medseg.scoring.tables import without_nan
 
 METRICS = {"mean_iou": "mIoU", "accuracy": "Accuracy", "mean_dice": "Dice"}
 """What is said of all classes together, by its published name."""
@@ -57,6 +58,7 @@ class SegmentationScores:
         classes: names of the classes, in the order of the columns.
         counts: the confusion of all pictures.
         intervals: lower and upper end of the 95 % interval, by the keys of `METRICS`; NaN where there is none.
+        effort: what people gave for it.
     """
 
     method: str
@@ -64,6 +66,7 @@ class SegmentationScores:
     classes: tuple[str, ...]
     counts: Integer[np.ndarray, "rows classes"]
     intervals: Mapping[str, tuple[float, float]]
+    effort: Effort = NO_EFFORT
 
     @property
     def overall(self) -> dict[str, float]:
@@ -95,9 +98,10 @@ def write_segmentation_csv(path: Path, rows: Sequence[SegmentationScores]) -> No
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     ends = [f"{key}_{end}" for key in METRICS for end in ("low", "high")]
-    writer.writerow(["method", "naming", "label_free", "class", "pixels", "iou", "dice", "accuracy", *ends])
+    writer.writerow(["method", "naming", "label_free", "effort", "class", "pixels", "iou", "dice", "accuracy", *ends])
     for row in rows:
-        words = [csv_text(row.method), row.naming, "yes" if row.naming in LABEL_FREE else "no"]
+        free = "yes" if row.naming in LABEL_FREE else "no"
+        words = [csv_text(row.method), row.naming, free, in_words(row.naming, row.effort)]
         total = row.overall
         numbers = [total["mean_iou"], total["mean_dice"], total["accuracy"]]
         limits = [limit for key in METRICS for limit in row.intervals.get(key, (math.nan, math.nan))]
@@ -125,6 +129,8 @@ def write_segmentation_json(path: Path, rows: Sequence[SegmentationScores], *, f
                 "method": row.method,
                 "naming": row.naming,
                 "label_free": row.naming in LABEL_FREE,
+                "effort": row.effort.as_dict(),
+                "effort_in_words": in_words(row.naming, row.effort),
                 **row.overall,
                 "intervals": {key: list(ends) for key, ends in row.intervals.items()},
                 "classes": row.per_class,

@@ -80,11 +80,12 @@ class PairedTest:
     p: float
     p_holm: float = math.nan
 
-    def describe(self) -> str:
-        """One plain line."""
-        words = f"{self.first} - {self.second}: median difference {self.difference:+.3f} over {self.pairs} patients"
+    def describe(self, unit: str = "patients") -> str:
+        """One plain line; `unit` is what was paired, in the plural."""
+        count = f"{self.pairs} {unit if self.pairs != 1 else unit.removesuffix('s')}"
+        words = f"{self.first} - {self.second}: median difference {self.difference:+.3f} over {count}"
         if not self.pairs:
-            return f"{self.first} - {self.second}: no patient to compare them on"
+            return f"{self.first} - {self.second}: no {unit.removesuffix('s')} to compare them on"
         if math.isnan(self.p):
             return f"{words}; fewer than {LEAST_PAIRS} of them differ, so no test can be significant"
         return f"{words}, p {_small(self.p)}, {_small(self.p_holm)} by Holm"

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from medseg.errors import MedsegError
 from medseg.files import csv_text, write_json, write_text
+from medseg.naming.effort import LABEL_FREE, NO_EFFORT, Effort, in_words
+from medseg.scoring.layout import table_of_classes, table_of_methods
 from medseg.scoring.overlap import UNION
 
 METRICS = {
@@ -42,12 +43,11 @@ METRICS = {
 NAMING_SOURCES = ("none", "rules", "clusters", "hand", "clicks", "training_labels", "oracle")
 """Where cluster names came from; the rows of the first three saw no label and no person."""
 
-LABEL_FREE = frozenset({"none", "rules", "clusters"})
-
-SHOWN = ("dice", "cldice", "precision", "recall", "hd95_mm", "hd95_px", "surface_dice_1voxel")
+SHOWN = ("dice", "cldice", "precision", "recall", "hd95_mm", "hd95_px")
 """What fits a terminal of 80 columns; files hold everything."""
 
 _DETAILED = ("dice", "cldice")
+_RATIOS = ("precision", "recall", "surface_dice_1voxel")
 _DIGITS = {"components": 0, "centreline_mm": 0, "centreline_px": 0, "volume_difference_ml": 1}
 _HIGHER_IS_BETTER = {"dice", "cldice", "precision", "recall", "surface_dice_1voxel"}
 _LOWER_IS_BETTER = {"hd95_mm", "hd95_px"}
@@ -66,6 +66,7 @@ class ScoreRow:
         structure: `union` or a class name.
         region: where masks and reference were compared, `all` or `brain`.
         trained_on_this_case: whether the model saw this scan (never its label) in training; None where nothing trains.
+        effort: what people gave for the method.
     """
 
     case_id: str
@@ -75,6 +76,7 @@ class ScoreRow:
     structure: str = UNION
     region: str = "all"
     trained_on_this_case: bool | None = None
+    effort: Effort = NO_EFFORT
 
     def __post_init__(self) -> None:
         if self.naming not in NAMING_SOURCES:
@@ -114,6 +116,7 @@ class Aggregate:
     method: str
     structure: str
     naming: str
+    effort: Effort
     region: str
     cases: int
     spreads: Mapping[str, Spread]
@@ -154,15 +157,17 @@ def spread(values: Iterable[float], metric: str, *, seed: int = 0) -> Spread:
 
 
 def aggregate(rows: Sequence[ScoreRow], *, seed: int = 0) -> list[Aggregate]:
-    """One entry per method, structure, naming source and region, in the order of first appearance."""
-    groups: dict[tuple[str, str, str, str], list[ScoreRow]] = {}
+    """One entry per method, structure, naming source, effort and region, in the order of first appearance."""
+    groups: dict[tuple[str, str, str, str, str], list[ScoreRow]] = {}
     for row in rows:
-        groups.setdefault((row.method, row.structure, row.naming, row.region), []).append(row)
+        effort = in_words(row.naming, row.effort)
+        groups.setdefault((row.method, row.structure, row.naming, effort, row.region), []).append(row)
     return [
         Aggregate(
             method=method,
             structure=structure,
             naming=naming,
+            effort=members[0].effort,
             region=region,
             cases=len(members),
             spreads={
@@ -171,7 +176,7 @@ def aggregate(rows: Sequence[ScoreRow], *, seed: int = 0) -> list[Aggregate]:
                 if all(metric in row.scores for row in members)
             },
         )
-        for (method, structure, naming, region), members in groups.items()
+        for (method, structure, naming, _, region), members in groups.items()
     ]
 
 
@@ -204,25 +209,22 @@ def score_table(
     title: str = "Scores",
     seed: int = 0,
 ) -> Table:
-    """A table for the terminal: one whole row a method, `*` at the best mean of each score.
+    """A table for the terminal: one whole row a method with its effort, `*` at the best mean of each score.
 
     Below mean and SD of Dice and clDice stand the 95 % interval of the mean and the worst case; below the method the
-    number of cases and where its cluster names came from, with a `†` when from labels or a person.
+    number of cases.
     """
     aggregates = [entry for entry in aggregate(rows, seed=seed) if entry.structure == structure]
     shown = [metric for metric in metrics if any(metric in entry.spreads for entry in aggregates)]
-    caption = "mean ± SD, 95 % interval of the mean (worst case); * best"
-    if any(entry.naming not in LABEL_FREE for entry in aggregates):
-        caption += "; † not label-free"
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", min_width=15)
-    for metric in shown:
-        table.add_column(METRICS[metric].replace(" ", "\n"), justify="right", no_wrap=True)
     winners = {metric: best(aggregates, metric) for metric in shown}
+    lines = []
     for index, entry in enumerate(aggregates):
+        name = f"{escape(entry.method)}\n[dim]{entry.cases} case{'s' if entry.cases > 1 else ''}[/dim]"
         cells = [_cell(entry.spreads.get(metric), metric, best=index in winners[metric]) for metric in shown]
-        table.add_row(f"{escape(entry.method)}\n[dim]{_origin(entry)}[/dim]", *cells)
-    return table
+        lines.append((entry, name, cells))
+    heads = [METRICS[metric].replace(" ", "\n") for metric in shown]
+    caption = "mean ± SD, 95 % interval of the mean (worst case); * best"
+    return table_of_methods(lines, heads, title=title, caption=caption)
 
 
 def class_table(rows: Sequence[ScoreRow], *, seed: int = 0) -> Table | None:
@@ -230,27 +232,26 @@ def class_table(rows: Sequence[ScoreRow], *, seed: int = 0) -> Table | None:
     aggregates = [entry for entry in aggregate(rows, seed=seed) if entry.structure != UNION]
     if not aggregates:
         return None
-    methods = list(dict.fromkeys((entry.method, entry.naming) for entry in aggregates))
-    table = Table(title="Dice of each class", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("class")
-    for method, naming in methods:
-        table.add_column(escape(method) + ("" if naming in LABEL_FREE else " †"), justify="right")
-    for structure in dict.fromkeys(entry.structure for entry in aggregates):
-        means = {
-            (entry.method, entry.naming): entry.spreads["dice"].mean
-            for entry in aggregates
-            if entry.structure == structure
-        }
-        known = [means.get(method, math.nan) for method in methods]
-        table.add_row(escape(structure), *("–" if math.isnan(mean) else _ratio(mean, 3) for mean in known))
-    return table
+    methods: dict[tuple[str, str], Aggregate] = {}
+    means: dict[str, dict[tuple[str, str], float]] = {}
+    for entry in aggregates:
+        key = (entry.method, in_words(entry.naming, entry.effort))
+        methods.setdefault(key, entry)
+        means.setdefault(entry.structure, {})[key] = entry.spreads["dice"].mean
+    lines = [
+        (structure, ["–" if math.isnan(mean := of.get(key, math.nan)) else _ratio(mean, 3) for key in methods])
+        for structure, of in means.items()
+    ]
+    columns = [(entry, entry.method) for entry in methods.values()]
+    return table_of_classes(columns, lines, title="Dice of each class")
 
 
 def write_scores_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
     """Write one line a row; names that a spreadsheet would run as a formula are made harmless."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "method", "structure", "naming", "label_free", "region", "trained_on_this_case", *METRICS])
+    heads = ["case", "method", "structure", "naming", "label_free", "effort", "region", "trained_on_this_case"]
+    writer.writerow([*heads, *METRICS])
     for row in rows:
         seen = "" if row.trained_on_this_case is None else _yes_no(row.trained_on_this_case)
         words = [
@@ -259,6 +260,7 @@ def write_scores_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
             row.structure,
             row.naming,
             _yes_no(row.naming in LABEL_FREE),
+            in_words(row.naming, row.effort),
             row.region,
             seen,
         ]
@@ -280,10 +282,8 @@ def write_scores_json(path: Path, rows: Sequence[ScoreRow], *, seed: int = 0, fa
         "schema": "medseg-scores/1",
         **facts,
         "interval": {"level": 0.95, "method": "percentile bootstrap over cases", "resamples": _RESAMPLES, "seed": seed},
-        "rows": [{**asdict(row), "label_free": row.naming in LABEL_FREE} for row in rows],
-        "aggregates": [
-            {**asdict(entry), "label_free": entry.naming in LABEL_FREE} for entry in aggregate(rows, seed=seed)
-        ],
+        "rows": [_plain(row) for row in rows],
+        "aggregates": [_plain(entry) for entry in aggregate(rows, seed=seed)],
     }
     write_json(path, without_nan(content))
 
@@ -308,12 +308,10 @@ def write_evaluation_results(path: Path, rows: Sequence[ScoreRow], *, dataset: s
     write_text(path, "\n".join(text) + "\n")
 
 
-def _origin(entry: Aggregate) -> str:
-    """The second line of a method: cases, and who named its clusters."""
-    cases = f"{entry.cases} case{'s' if entry.cases > 1 else ''}"
-    if entry.naming == "none":
-        return cases
-    return f"{cases}, {entry.naming.replace('_', ' ')}{'' if entry.naming in LABEL_FREE else ' †'}"
+def _plain(scored: ScoreRow | Aggregate) -> dict[str, Any]:
+    """Plain values of a row, with its effort in words too."""
+    said = {"label_free": scored.naming in LABEL_FREE, "effort_in_words": in_words(scored.naming, scored.effort)}
+    return {**asdict(scored), **said}
 
 
 def _cell(found: Spread | None, metric: str, *, best: bool) -> str:
@@ -322,7 +320,7 @@ def _cell(found: Spread | None, metric: str, *, best: bool) -> str:
         return ""
     if not found.defined:
         return f"– \n{found.undefined} NaN"
-    text = f"{found.mean:.{_DIGITS.get(metric, 2)}f}"
+    text = f"{found.mean:.{_DIGITS.get(metric, 2)}f}" if metric not in _RATIOS else _ratio(found.mean)
     if metric in _DETAILED:
         text = f"{_ratio(found.mean, 3)} ± {_ratio(found.sd, 3)}"
     lines = [f"[bold]{text}*[/bold]" if best else f"{text} "]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from medseg.errors import MedsegError
@@ -32,9 +33,11 @@ from medseg.stego.settings import StegoSettings
 from medseg.stego.step import build_parts
 from medseg.stego.training import StegoRun
 from medseg.workflows import parts
+from medseg.workflows.method_names import name_methods
+from medseg.workflows.point_measures import measure_points
 from medseg.workflows.run_patches import kept_patches
 from medseg.workflows.students import needs_student, trained_student
-from medseg.workflows.training import measure_points, name_methods, stego_settings
+from medseg.workflows.training import stego_settings
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ def choose_checkpoint(
         lines += [*table(found, best), f"chosen{of_voter} by {signal}: step {best.step}, {best.clusters} clusters"]
         answer = {"signal": signal, "chosen": best.as_dict(), "candidates": [each.as_dict() for each in found]}
         if write:
-            _make_method(best, points, dataset, voter, record, answer)
+            make_method(best, points, dataset, voter, record, answer)
         first = first or answer
     if not write:
         lines.append(f"{run} stays as it is")
@@ -197,7 +200,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _make_method(
+def make_method(
     best: Candidate,
     points: PointSample,
     dataset: PatchDataset,
@@ -205,7 +208,16 @@ def _make_method(
     record: RunRecord,
     answer: Mapping[str, Any],
 ) -> None:
-    """Put the candidate in the place of the voter's method `stego`, and name its clusters as a training does."""
+    """Put the candidate in the place of the voter's method `stego`, and name its clusters as a training does.
+
+    Args:
+        best: the candidate.
+        points: of `sample_points`, on which it was fitted.
+        dataset: the run's patches.
+        voter: its folder.
+        record: of the run.
+        answer: why it was chosen, for `choice.json`.
+    """
     folder = voter / "methods" / "stego"
     facts = read_record(folder / "features.json", "backbones", "patch", advice="train a new run")
     cards = read_record(folder / "cards.json", "cards", advice="train a new run")
@@ -223,10 +235,14 @@ def _make_method(
         linear=None,
     )
     best.model.save(folder)
+    first = None if voter == record.folder else {"stego": ClusterModel.load(record.method_folders("stego")[0])}
+    name_methods(fitted, dataset, voter, record.config, facts, measured(points, record), meaning, first=first)
+    write_json(folder / "choice.json", {**answer, "weights": hash_file(folder / "weights.safetensors")})
+
+
+def measured(points: PointSample, record: RunRecord) -> dict[str, np.ndarray]:
+    """What naming rules may ask for at the points of a trained run; see `measure_points`."""
     device = torch.device("cpu")
     student = trained_student(record.student, record.config, device) if needs_student(record.config) else None
     backbones = parts.load_backbones(record.config.features, device, student=student) if student else []
-    name_methods(
-        fitted, dataset, voter, record.config, facts, measure_points(points, record.config, backbones), meaning
-    )
-    write_json(folder / "choice.json", {**answer, "weights": hash_file(folder / "weights.safetensors")})
+    return measure_points(points, kept_patches(record), record.config, backbones)

@@ -99,13 +99,21 @@ class Viewer:
             assert isinstance(found, ClusterModel)  # the only clusterer that is stored
             self._head = found
 
+    def prepared(self, case: Case) -> dict[str, Any]:
+        """The prepared case.
+
+        Raises:
+            MedsegError: the case cannot be used.
+        """
+        return prepare_case(case, self._chain)
+
     def sample(self, case: Case) -> dict[str, Any]:
         """The prepared case, with what backbones compute once for it.
 
         Raises:
             MedsegError: the case cannot be used.
         """
-        return parts.add_maps(prepare_case(case, self._chain), self.backbones, self.device)
+        return parts.add_maps(self.prepared(case), self.backbones, self.device)
 
     @torch.no_grad()
     def view(self, case: Case, sample: dict[str, Any], number: int) -> View:

@@ -25,7 +25,7 @@ from medseg.prepare.chain import invert, prepare_case
 from medseg.progress import track
 from medseg.reconstruction.dense_crf import LabelledSlice, SliceJob, in_bytes, label_slices
 from medseg.reconstruction.slices import slice_log_probabilities
-from medseg.runs import METHODS, RunRecord, open_run, versions
+from medseg.runs import TRAINED_METHODS, RunRecord, open_run, versions
 from medseg.scans.cases import Case, Listing
 from medseg.scans.schemes import LabelScheme
 from medseg.scans.sources import hash_scan
@@ -252,7 +252,7 @@ def load_models(record: RunRecord, config: Config, backbones: Sequence[Any], dev
         MedsegError: the run was not trained to the end, or on other features.
     """
     geometry = parts.patch_geometry(config.patches)
-    names = [name for name in METHODS if record.has_method(name)]
+    names = [name for name in TRAINED_METHODS if record.has_method(name)]
     if not names:
         raise MedsegError(f"{record.folder} must be trained to the end, got no method; run the same `medseg train`")
     if config.stego.voters > 1:

@@ -17,9 +17,11 @@ from jaxtyping import Integer
 from medseg.config import Config
 from medseg.files import read_record
 from medseg.naming.classes import Naming, colour_of, read_classes
+from medseg.naming.effort import NO_EFFORT, Effort
 from medseg.naming.matching import EXTRA, confusion, hungarian
+from medseg.runs import OWN_CLASSES
 from medseg.scans.schemes import LabelScheme
-from medseg.workflows.naming import name_method
+from medseg.workflows.naming import effort_of_method, name_method
 
 MOST_FREQUENT = "most frequent class"
 """The row of a method that gives every pixel the class that most of these pixels have."""
@@ -68,6 +70,7 @@ class NamedMethod:
     naming: str
     tables: Integer[np.ndarray, "patients clusters classes"]
     columns: Integer[np.ndarray, " clusters"]
+    effort: Effort = NO_EFFORT
 
     @property
     def confusions(self) -> Integer[np.ndarray, "patients rows classes"]:
@@ -113,28 +116,31 @@ def name_methods(
     for name, folder in folders.items():
         tables = patient_tables(pictures, name, classes)
         clusters = tables.shape[1]
-        if name == "linear":
-            columns = _columns_by(read_classes(folder / "classes.yaml"), clusters, classes, by_name=False)
+        if name in OWN_CLASSES:
+            own = read_classes(folder / "classes.yaml")
+            columns = _columns_by(own, clusters, classes, by_name=has_names and name != "linear")
             if columns is None:
-                absent.append((name, TRAINING_LABELS))
+                absent.append((name, own.named_by))
             else:
-                found.append(NamedMethod(name, TRAINING_LABELS, tables, columns))
+                found.append(NamedMethod(name, own.named_by, tables, columns, effort_of_method(folder, own)))
             continue
         source = config.naming.source
         namings: dict[str, Integer[np.ndarray, " clusters"] | None] = {LABEL_FREE_NAMES: None}
+        effort = {ORACLE: NO_EFFORT}
         if source in ("rules", "hand"):
-            namings = {
-                source: _columns_by(
-                    name_method(folder, config.naming, clusters=clusters), clusters, classes, by_name=has_names
-                )
-            }
-        namings[TRAINING_LABELS] = _columns_by_training(folder, config, clusters, classes)
+            named = name_method(folder, config.naming, clusters=clusters)
+            namings = {source: _columns_by(named, clusters, classes, by_name=has_names)}
+            effort[source] = effort_of_method(folder, named)
+        namings[TRAINING_LABELS] = None
+        if (by_training := _named_by_training(folder, config, clusters)) is not None:
+            namings[TRAINING_LABELS] = _columns_by(by_training, clusters, classes, by_name=False)
+            effort[TRAINING_LABELS] = effort_of_method(folder, by_training)
         namings[ORACLE] = hungarian(tables.sum(axis=0))
         for naming, columns_or_none in namings.items():
             if columns_or_none is None:
                 absent.append((name, naming))
             else:
-                found.append(NamedMethod(name, naming, tables, columns_or_none))
+                found.append(NamedMethod(name, naming, tables, columns_or_none, effort[naming]))
     anyone = next(method for method in found).tables.sum(axis=1, keepdims=True)
     most = np.array([int(anyone.sum(axis=(0, 1)).argmax())])
     found.append(NamedMethod(MOST_FREQUENT, ORACLE, anyone, most))
@@ -168,12 +174,9 @@ def _columns_by(
     return columns if known else None
 
 
-def _columns_by_training(
-    folder: Path, config: Config, clusters: int, classes: LabelClasses
-) -> Integer[np.ndarray, " clusters"] | None:
-    """Column of each cluster by the training labels; None where there were none."""
+def _named_by_training(folder: Path, config: Config, clusters: int) -> Naming | None:
+    """The names by the training labels; None where there were none."""
     cards = folder / "cards.json"  # the run of an imported checkpoint has none
     if not cards.is_file() or "label_table" not in read_record(cards, "cards"):
         return None
-    naming = name_method(folder, config.naming.model_copy(update={"source": TRAINING_LABELS}), clusters=clusters)
-    return _columns_by(naming, clusters, classes, by_name=False)
+    return name_method(folder, config.naming.model_copy(update={"source": TRAINING_LABELS}), clusters=clusters)

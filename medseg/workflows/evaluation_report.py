@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from medseg.config import Config
 from medseg.naming.classes import ClassEntry, Naming, write_classes
+from medseg.naming.effort import NO_EFFORT, Effort
 from medseg.naming.matching import EXTRA
 from medseg.progress import track
 from medseg.review.panels import confusion_picture, panel_picture
 from medseg.scans.cases import Case
 from medseg.scans.schemes import LabelScheme
+from medseg.scoring.layout import as_lines, table_of_classes, table_of_methods
 from medseg.scoring.segmentation import (
     METRICS,
     SegmentationScores,
@@ -32,8 +32,9 @@ from medseg.scoring.segmentation import (
     write_segmentation_json,
 )
 from medseg.scoring.statistics import PairedTest, corrected, paired_test, patient_intervals
-from medseg.scoring.tables import LABEL_FREE, without_nan
+from medseg.scoring.tables import without_nan
 from medseg.workflows.evaluation_naming import (
+    LABEL_FREE_NAMES,
     MOST_FREQUENT,
     ORACLE,
     TRAINING_LABELS,
@@ -44,8 +45,6 @@ from medseg.workflows.evaluation_naming import (
     name_methods,
 )
 from medseg.workflows.results import CaseFiles, read_frames
-
-_COLUMNS = 80  # of a terminal; files hold everything
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,8 @@ def write_report(found: Evaluated, out: Path, *, facts: Mapping[str, Any], dark:
         _export(pictures, chosen, classes, found.export, found.sources)
     where = f"{len(pictures)} pictures of {patients} patients, {facts['seen_in_training']} of them seen in training"
     lines = [
-        *_as_lines(_score_table(rows, absent, title=where)),
-        *_as_lines(_class_table(rows, chosen)),
+        *as_lines(_score_table(rows, absent, title=where)),
+        *as_lines(_class_table(rows, chosen)),
         *_test_lines(tests),
         f"tables: {out / 'evaluation.csv'}, pictures: {out / 'panels'}, {out / 'confusion'}",
     ]
@@ -146,7 +145,8 @@ def compare_methods(methods: Sequence[NamedMethod], main: str) -> dict[str, list
 def _scores(method: NamedMethod, classes: LabelClasses, seed: int) -> SegmentationScores:
     confusions = method.confusions
     intervals = patient_intervals(confusions, overall, seed=seed)
-    return SegmentationScores(method.name, method.naming, classes.ordered_names, confusions.sum(axis=0), intervals)
+    counts = confusions.sum(axis=0)
+    return SegmentationScores(method.name, method.naming, classes.ordered_names, counts, intervals, method.effort)
 
 
 def _most_honest(methods: Sequence[NamedMethod]) -> dict[str, NamedMethod]:
@@ -199,40 +199,38 @@ def _export(
             files.labels(name, np.maximum(_values(method, classes, clusters), 0).astype(np.uint8))
 
 
+@dataclass(frozen=True)
+class _Absent:
+    """A naming that a method has not."""
+
+    naming: str
+    effort: Effort = NO_EFFORT
+
+
 def _score_table(rows: Sequence[SegmentationScores], absent: Sequence[tuple[str, str]], *, title: str) -> Table:
-    caption = "95 % interval over patients; † names saw labels, the oracle's those that are scored"
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    table.add_column("cluster names by", no_wrap=True)
-    for metric in METRICS.values():
-        table.add_column(metric, justify="right", no_wrap=True)
-    by_method = dict.fromkeys([row.method for row in rows])
-    for method in by_method:
+    lines: list[tuple[SegmentationScores | _Absent, str, list[str]]] = []
+    for method in dict.fromkeys([row.method for row in rows]):
         for naming in (naming for name, naming in absent if name == method):
-            table.add_row(escape(method), _words(naming), *("–" for _ in METRICS))
+            scored = _Absent("none" if naming == LABEL_FREE_NAMES else naming)
+            lines.append((scored, escape(method), ["–" for _ in METRICS]))
         for row in (row for row in rows if row.method == method):
-            mark = "" if row.naming in LABEL_FREE else " †"
             low, high = row.intervals["mean_iou"]
             cells = [_ratio(row.overall[key]) for key in METRICS]
             cells[0] += "" if math.isnan(low) else f" ({_ratio(low)}–{_ratio(high)})"
-            table.add_row(escape(method), _words(row.naming) + mark, *cells)
-    return table
+            lines.append((row, escape(method), cells))
+    return table_of_methods(lines, list(METRICS.values()), title=title, caption="95 % interval over patients")
 
 
 def _class_table(rows: Sequence[SegmentationScores], chosen: Mapping[str, NamedMethod]) -> Table:
     """IoU of each class by each method."""
     shown = [row for row in rows if row.method in chosen and row.naming == chosen[row.method].naming]
-    table = Table(title="IoU of each class", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("class")
-    table.add_column("% of pixels", justify="right")
-    for row in shown:
-        head = f"{row.method} {_words(row.naming)}".replace(" ", "\n")  # narrow, so that names of classes need not wrap
-        table.add_column(head, justify="right")
     pixels = max(sum(entry["pixels"] for entry in shown[0].per_class.values()), 1)
-    for name, entry in shown[0].per_class.items():
-        cells = (_ratio(row.per_class[name]["iou"]) for row in shown)
-        table.add_row(escape(name), f"{100 * entry['pixels'] / pixels:.1f}", *cells)
-    return table
+    lines = [
+        (name, [f"{100 * entry['pixels'] / pixels:.1f}", *(_ratio(row.per_class[name]["iou"]) for row in shown)])
+        for name, entry in shown[0].per_class.items()
+    ]
+    columns = [(row, row.method) for row in shown]
+    return table_of_classes(columns, lines, title="IoU of each class", more=("% of pixels",))
 
 
 def _test_lines(tests: Mapping[str, Sequence[PairedTest]]) -> list[str]:
@@ -253,10 +251,3 @@ def _words(naming: str) -> str:
 
 def _file_word(name: str) -> str:
     return name.replace(" ", "_")
-
-
-def _as_lines(table: Table) -> list[str]:
-    console = Console(width=_COLUMNS)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().rstrip().splitlines()]

@@ -87,7 +87,7 @@ def write_frames(
             frame = one_frame(sample, index)
             of_frame = {name: _of_frame(part, index, answers.steps) for name, part in answers.probabilities.items()}
             labels = _write_masks(files, index, frame, of_frame, answers)
-            files.looks(index, labels, _cleaned(picture, frame["facts"]))
+            files.looks(index, labels, without_names(picture, frame["facts"]))
             pixels[index] = count_pixels(labels, counted)
     return files.written, pixels
 
@@ -133,8 +133,13 @@ def _write_masks(
     return found[..., 0]
 
 
-def _cleaned(picture: Float[np.ndarray, "h w c"], facts: Mapping[str, Any]) -> Float[np.ndarray, "h w c"]:
-    """A frame as it may leave the house: of an ultrasound without the names that are burnt in outside its sector."""
+def without_names(picture: Float[np.ndarray, "h w c"], facts: Mapping[str, Any]) -> Float[np.ndarray, "h w c"]:
+    """A frame as it may leave the house: an ultrasound without the names that are burnt in outside its sector.
+
+    Args:
+        picture: as it is stored.
+        facts: of its preparation; those of an ultrasound hold its sector.
+    """
     if "sectors" not in facts:
         return picture
     sector = facts["sectors"][0]

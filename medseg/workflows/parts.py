@@ -276,6 +276,16 @@ def load_clusterer(folder: Path, backbones: Sequence[Any], geometry: PatchGeomet
     Raises:
         MedsegError: it was not fitted, or on other features or another patch geometry.
     """
+    require_facts(folder, backbones, geometry)
+    return load_method(folder).to(device)
+
+
+def require_facts(folder: Path, backbones: Sequence[Any], geometry: PatchGeometry) -> None:
+    """Check that a method was fitted on these features.
+
+    Raises:
+        MedsegError: it was not fitted, or on other features or another patch geometry.
+    """
     known = read_record(folder / _FACTS, "backbones", "patch", advice="train a new run")
     for name, value in feature_facts(backbones, geometry).items():
         if known.get(name) != value:
@@ -283,7 +293,6 @@ def load_clusterer(folder: Path, backbones: Sequence[Any], geometry: PatchGeomet
                 f"{folder} must be fitted on what its config names, got {name} {known.get(name)} there and {value} "
                 "now; train a new run, or restore its config and weights"
             )
-    return load_method(folder).to(device)
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -330,8 +339,7 @@ def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bo
     if config.prepare.modality in sections.SEEN:
         return  # what pictures cost depends on their backbone, and progress says it soon
     voxels = [_voxels(case) for case in cases]
-    millions, largest = sum(voxels) / 1e6, max(voxels)
-    memory_gb = 1.9 + largest * _BYTES_A_VOXEL / 1e9
+    millions = sum(voxels) / 1e6
     if training:
         seconds = millions * _PREPARE_SECONDS + config.stego.voters * config.stego.steps * _STEP_SECONDS
         if "student" in config.features.backbone:
@@ -342,8 +350,13 @@ def say_estimate(cases: Sequence[Case], config: sections.Config, *, training: bo
         disk_gb = sum(voxels) * 3 / 1e9
     _log.info(
         "%d %s, %.0f million voxels: about %s on two cores without a GPU, %.1f GB of disk, %.1f GB of memory",
-        len(cases), "case" if len(cases) == 1 else "cases", millions, _duration(seconds), disk_gb, memory_gb,
+        len(cases), "case" if len(cases) == 1 else "cases", millions, _duration(seconds), disk_gb, memory_gb(cases),
     )  # fmt: skip
+
+
+def memory_gb(cases: Sequence[Case]) -> float:
+    """About how much memory one process takes for cases of these sizes, one after the other."""
+    return 1.9 + max(_voxels(case) for case in cases) * _BYTES_A_VOXEL / 1e9
 
 
 def _voxels(case: Case) -> int:

@@ -16,23 +16,30 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from medseg.config import SEEN, Config
+from medseg.config import SEEN, Config, as_plain, config_from_plain
 from medseg.errors import MedsegError
 from medseg.features.student.liver.student import LiverStudent
 from medseg.features.teachers.liver import frame_cues, teach_from_cues, why_no_liver
+from medseg.fewshot.probe import ProbeCard
 from medseg.files import hash_content
 from medseg.naming.classes import ClassEntry, Naming, read_classes
+from medseg.naming.effort import NO_EFFORT, Effort
 from medseg.naming.rulebook import load_rules
 from medseg.patches.slicing import PatchGeometry
 from medseg.reconstruction.direct import flux_probability
 from medseg.reconstruction.predict import Method, Prediction, Voter, predict_case, predict_whole
 from medseg.reconstruction.uncertainty import Agreement
-from medseg.runs import DIRECT_METHODS, METHODS, RunRecord
+from medseg.runs import DIRECT_METHODS, LATER_METHODS, METHODS, OWN_CLASSES, RunRecord
 from medseg.workflows import parts
-from medseg.workflows.naming import name_method
+from medseg.workflows.naming import effort_of_method, name_method
+from medseg.workflows.probing import Prior, TaughtProbe, open_probe
 from medseg.workflows.students import Student, earlier_rounds, needs_student, trained_student
 
 _log = logging.getLogger(__name__)
+
+_GO_ON = "run the same `medseg train` again to go on"
+_ADVICE = {"clicks": "make it with `medseg name`", "probe": "make it with `medseg teach`"}
+"""How to get a method that is not there; the others are trained."""
 
 
 class Predicted(NamedTuple):
@@ -63,6 +70,8 @@ class Predictor:
         trained_on: whether a scan with this SHA-256 was trained on.
         student: gives its own answer too, and may be one of the backbones.
         rounds: students of earlier rounds, asked for the uncertainty only.
+        probe: what was taught by a few labels, where it is asked for; it makes its own prior.
+        effort: what people gave for each method; nothing for those that are not in it.
     """
 
     main: str
@@ -74,6 +83,12 @@ class Predictor:
     trained_on: Callable[[str], bool]
     student: Student | None = None
     rounds: Sequence[Student] = field(default=())
+    probe: TaughtProbe | None = None
+    effort: Mapping[str, Effort] = field(default_factory=dict)
+
+    def source_of(self, method: str) -> dict[str, Any]:
+        """Who named a method's classes and what people gave for it, as manifests say it."""
+        return {"named_by": self.naming[method].named_by, "effort": self.effort.get(method, NO_EFFORT).as_dict()}
 
     @property
     def values(self) -> list[int]:
@@ -82,11 +97,7 @@ class Predictor:
 
     def predict(self, sample: Mapping[str, Any], config: Config, device: torch.device) -> Predicted:
         """What each method says of a prepared scan; slices with an alarm get no class."""
-        sample = dict(sample)
-        if isinstance(self.student, LiverStudent):
-            sample |= self.student.maps(sample, device, with_features=bool(self.fitted))
-        elif self.student is not None:
-            sample |= self.student.maps(sample, device)
+        sample = self._with_maps(sample, device)
         values = self.values
         fitted: Mapping[str, Prediction] = {}
         if self.fitted and config.reconstruct.windows == "whole":
@@ -114,6 +125,10 @@ class Predictor:
         if self.main in fitted:
             agreement.add(fitted[self.main].mean, votes=len(self.fitted[self.main].voters))
         found = {name: prediction.median for name, prediction in fitted.items()}
+        if self.probe is not None:
+            found["probe"] = self.probe.probabilities(sample, config, values, device)
+            if self.main == "probe":
+                agreement.add(found["probe"])
         direct = DIRECT_METHODS[config.prepare.modality]
         if not direct:
             return Predicted({name: found[name] for name in self.naming}, agreement, {})
@@ -132,6 +147,15 @@ class Predictor:
         for values_of in found.values():
             values_of[..., list(alarms)] = 0
         return Predicted({name: found[name] for name in self.naming}, agreement, alarms)
+
+    def _with_maps(self, sample: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+        """The sample with the student's maps; the prior of a probe finds them there already."""
+        if self.student is None or "student_probability" in sample:
+            return dict(sample)
+        if isinstance(self.student, LiverStudent):
+            seen = bool(self.fitted) or self.probe is not None
+            return {**sample, **self.student.maps(sample, device, with_features=seen)}
+        return {**sample, **self.student.maps(sample, device)}
 
     def _sought(self, config: Config) -> Sequence[ClassEntry]:
         """What direct methods find, as the main method names it: that class, then what remains; none where unknown."""
@@ -192,8 +216,46 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
     Raises:
         MedsegError: the run was not trained to the end, or on other features.
     """
-    main = config.reconstruct.method
     student = trained_student(record.student, config, device) if needs_student(record.config) else None
+    backbones = parts.load_backbones(config.features, device, student=student)
+    return _predictor(record, config, device, student, backbones, compare=compare)
+
+
+def prior_of_run(record: RunRecord, config: Config, device: torch.device) -> tuple[Prior, Sequence[Any]]:
+    """The label-free answer that a probe begins with, and the backbones of the run.
+
+    Raises:
+        MedsegError: the run was not trained to the end, or its method is no label-free one.
+    """
+    student = trained_student(record.student, config, device) if needs_student(record.config) else None
+    backbones = parts.load_backbones(config.features, device, student=student)
+    return _prior(record, config, device, student, backbones), backbones
+
+
+def _prior(
+    record: RunRecord, config: Config, device: torch.device, student: Student | None, backbones: Sequence[Any]
+) -> Prior:
+    main = config.reconstruct.method
+    if main in OWN_CLASSES:
+        raise MedsegError(f"the prior of a probe must be a method without labels, got {main}; take stego or student")
+    predictor = replace(_predictor(record, config, device, student, backbones, compare=False), rounds=())
+
+    def shares(sample: Mapping[str, Any], on: torch.device) -> np.ndarray:
+        return predictor.predict(sample, config, on).probabilities[main]
+
+    return Prior(config, predictor.naming[main], predictor.values, shares)
+
+
+def _predictor(
+    record: RunRecord,
+    config: Config,
+    device: torch.device,
+    student: Student | None,
+    backbones: Sequence[Any],
+    *,
+    compare: bool,
+) -> Predictor:
+    main = config.reconstruct.method
     if main == "student" and student is None:
         raise MedsegError(f"{record.folder} must hold a student, got none; train a run with features.backbone=student")
     of_pictures = config.prepare.modality in SEEN
@@ -204,30 +266,36 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
     if config.naming.source == "hand" and len(names) > 1:
         _log.info("hand-written classes name the clusters of %s only; the other methods are left out", main)
         names = [main]
-    backbones = parts.load_backbones(config.features, device, student=student)
     geometry = parts.patch_geometry(config.patches)
+    probe: TaughtProbe | None = None
     naming: dict[str, Naming] = {}
+    effort: dict[str, Effort] = {}
     fitted: dict[str, Method] = {}
     for name in names:
         if name in direct:
             naming[name] = direct_naming(config, name)
             continue
         if not record.has_method(name):
-            raise MedsegError(
-                f"{record.folder} must be trained to the end, got no method {name}; "
-                "run the same `medseg train` again to go on"
-            )
+            raise MedsegError(f"{record.folder} must have the method {name}, got none; {_ADVICE.get(name, _GO_ON)}")
+        if name == "probe":
+            folder = record.method_folders(name)[0]
+            before = {**as_plain(config), "reconstruct": dict(ProbeCard.read(folder).prior)}
+            prior = _prior(record, config_from_plain(before, str(folder)), device, student, backbones)
+            probe = open_probe(folder, prior, backbones, geometry, device)
+            naming[name], effort[name] = probe.naming, effort_of_method(folder, probe.naming)
+            continue
         voters = []
         for number, folder in enumerate(record.method_folders(name)):
             clusterer = parts.load_clusterer(folder, backbones, geometry, device)
             named = (
-                read_classes(folder / "classes.yaml")  # its clusters are the classes of the training labels
-                if name == "linear"
+                read_classes(folder / "classes.yaml")
+                if name in OWN_CLASSES
                 else name_method(folder, config.naming, clusters=clusterer.clusters)
             )
             voters.append(Voter(clusterer, named.class_of_cluster, by_strongest=of_pictures))
             if number == 0:
                 naming[name] = named
+                effort[name] = effort_of_method(folder, named)
             elif named.empty_classes:
                 _log.warning("voter %d of %s has no cluster for %s", number + 1, name, ", ".join(named.empty_classes))
         fitted[name] = Method(tuple(voters))
@@ -235,12 +303,14 @@ def predictor_of_run(record: RunRecord, config: Config, device: torch.device, *,
         main,
         naming,
         fitted,
-        backbones if fitted else [],
+        backbones if fitted or probe else [],
         geometry,
-        record.run_hash(),
-        record.trained_on,
-        student if fitted or main == "student" else None,
+        record.run_hash([name for name in names if name in LATER_METHODS]),
+        record.trained_on if probe is None else lambda sha256: record.trained_on(sha256) or probe.knows(sha256),
+        student if fitted or probe or main == "student" else None,
         earlier_rounds(record.student),
+        probe,
+        effort,
     )
 
 

@@ -89,10 +89,11 @@ def reconstruct_run(
     fabric = parts.start_fabric(config.run)
     if fabric.is_global_zero:
         parts.say_listing(listing, brief=brief)
-    cases = [case for case in listing.cases if not (held_out and record.trained_on(hash_scan(case.image, case.pick)))]
+    predictor = predictor_of_run(record, config, fabric.device, compare=compare)
+    seen = predictor.trained_on if held_out else lambda _: False
+    cases = [case for case in listing.cases if not seen(hash_scan(case.image, case.pick))]
     if not cases:
         raise MedsegError(f"{scans} must hold a scan that training did not see, got none; leave out --held-out")
-    predictor = predictor_of_run(record, config, fabric.device, compare=compare)
     if fabric.is_global_zero:
         parts.say_estimate(cases, config, training=False)
     writer = CaseWriter(predictor, config, scans, out, fabric.device, intake)
@@ -267,8 +268,11 @@ class CaseWriter:
             "config_hash": hash_content(as_plain(self.config)),
             "versions": versions(),
             "method": main,
+            **self.predictor.source_of(main),
             "compared": [name for name in self.predictor.naming if name != main],
-            "named_by": named.named_by,
+            "compared_sources": {
+                name: self.predictor.source_of(name) for name in self.predictor.naming if name != main
+            },
             "classes": parts.plain_classes(named),
             "planes": list(self.config.reconstruct.planes),
             "refine": as_plain(self.config)["reconstruct"]["refine"],
@@ -277,7 +281,7 @@ class CaseWriter:
             **amounts,
             "trained_on_this_case": self.predictor.trained_on(source),
             "seconds": round(time.monotonic() - start, 1),
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(),
             "files": {path.relative_to(self.out).as_posix(): hash_file(path) for path in files},
         }
         write_json(self.out / f"{case.case_id}_manifest.json", sealed(manifest))
@@ -353,7 +357,8 @@ def _in_words(amounts: Mapping[str, Mapping[str, float]]) -> str:
     return ", ".join(found) or "no class"
 
 
-def _peak_memory_mb() -> int | None:
+def peak_memory_mb() -> int | None:
+    """The most memory that this process has taken; None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows has no such accounting in the standard library
@@ -369,7 +374,8 @@ def _summary(
     for problem in damaged.values():
         _log.warning("%s; summary.json goes without it", problem)
     amounts = ("ml", "area_px", "area_cm2")
-    keys = ("case", "source", "method", "named_by", *amounts, "trained_on_this_case", "seconds", "peak_memory_mb")
+    costs = ("seconds", "peak_memory_mb")
+    keys = ("case", "source", "method", "named_by", "effort", *amounts, "trained_on_this_case", *costs)
     # A path may name the patient as well as a case does.
     place = {} if any(case.alias for case in cases) else {"scans": str(scans.resolve())}
     return {

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from medseg.config import SEEN
 from medseg.errors import MedsegError
 from medseg.files import read_json, require_folder
 from medseg.naming.classes import ClassEntry, read_classes
+from medseg.naming.effort import Effort
 from medseg.progress import track
 from medseg.review.collect import DECISIONS
 from medseg.review.plots import score_plot
-from medseg.runs import DIRECT_METHODS, METHODS, versions
+from medseg.runs import DIRECT_METHODS, METHODS, OWN_CLASSES, versions
 from medseg.scans.arrays import read_grid, read_label_values, read_values
 from medseg.scans.folders import find_references
 from medseg.scans.grids import require_same_grid, require_same_size
@@ -25,6 +25,7 @@ from medseg.scans.picks import WHOLE
 from medseg.scans.pseudonyms import as_pseudonyms
 from medseg.scans.schemes import LabelScheme
 from medseg.scoring.baselines import BASELINES
+from medseg.scoring.layout import as_lines
 from medseg.scoring.overlap import UNION, score_labels
 from medseg.scoring.tables import (
     ScoreRow,
@@ -52,6 +53,7 @@ def score_results(
     region: str = "all",
     classes: str | Path | None = None,
     pseudonyms: Path | None = None,
+    skip: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Score every case of a result folder that has a reference.
 
@@ -64,6 +66,7 @@ def score_results(
             `CASE_region` only.
         classes: what label pictures mean: a `classes.yaml`, or the name of a known data set; by layout when None.
         pseudonyms: the key of results under pseudonyms: which is whose.
+        skip: folders inside `references` that hold results.
 
     Returns:
         `lines` for the terminal, `aggregates` by method, `failed` cases.
@@ -82,7 +85,7 @@ def score_results(
         )
     if not manifests and not failed:
         raise MedsegError(f"{out} must be a result folder with manifests, got none; run `medseg reconstruct` first")
-    found = find_references(references, scheme=classes)
+    found = find_references(references, scheme=classes, skip=skip)
     if pseudonyms is not None:
         found = as_pseudonyms(found, pseudonyms)
     pairs = [(manifest, label) for manifest in manifests if (label := found.of(manifest["case"])) is not None]
@@ -123,8 +126,8 @@ def score_results(
     aggregates = read_json(into / "scores.json")["aggregates"]
     by_class = class_table(rows)
     lines = [
-        *_as_lines(score_table(rows, title=_title(rows, region, several=by_class is not None))),
-        *([] if by_class is None else _as_lines(by_class)),
+        *as_lines(score_table(rows, title=_title(rows, region, several=by_class is not None))),
+        *([] if by_class is None else as_lines(by_class)),
         *_lost(aggregates, method),
         f"tables: {into}/scores.csv",
     ]
@@ -144,7 +147,7 @@ def _lost(aggregates: Sequence[Mapping[str, Any]], method: str) -> list[str]:
     means = {entry["method"]: entry["spreads"]["dice"]["mean"] for entry in aggregates if entry["structure"] == UNION}
     own = means.get(method)
     direct = {name for names in DIRECT_METHODS.values() for name in names}
-    known = (*(name for name in METHODS if name != "linear"), *sorted(direct))  # the linear probe saw labels
+    known = (*(name for name in METHODS if name not in OWN_CLASSES), *sorted(direct))  # those saw labels or clicks
     rivals = [name for name in known if name != method and None not in (own, means.get(name)) and means[name] > own]
     return [f"{name} has the higher mean Dice here ({means[name]:.3f})" for name in rivals]
 
@@ -185,10 +188,15 @@ def _score_case(
     inside = looked_at & known if region == "brain" else known if not known.all() else None
     truth = np.maximum(truth, 0).astype(np.uint8)
 
-    def rows(labels: np.ndarray, method: str, naming: str, trained: bool | None) -> list[ScoreRow]:
+    def rows(
+        labels: np.ndarray, method: str, source: Mapping[str, Any] = {}, trained: bool | None = None
+    ) -> list[ScoreRow]:
+        naming, effort = source.get("named_by", "none"), Effort.from_dict(source.get("effort", {}))
         scores = score_labels(labels, truth, spacing, region=inside, names=names, background=background)
         return [
-            ScoreRow(case, method, _in_pixels(values) if picture else values, naming, structure, region, trained)
+            ScoreRow(
+                case, method, _in_pixels(values) if picture else values, naming, structure, region, trained, effort
+            )
             for structure, values in scores.items()
         ]
 
@@ -197,12 +205,19 @@ def _score_case(
     image = _image_of(manifest, originals) if of_vessels and not picture else None
     if image is not None:
         for name, baseline in BASELINES.items():
-            yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name, "none", None)
-    naming, trained = manifest["named_by"], manifest["trained_on_this_case"]
+            yield from rows(baseline(image, looked_at, spacing).astype(np.uint8), name)
+    trained = manifest["trained_on_this_case"]
     for method in manifest.get("compared", ()):
-        labelled = "training_labels" if method == "linear" else naming
-        yield from rows(read(out, f"comparison/{case}_{method}"), method, labelled, trained)
-    yield from rows(predicted, manifest["method"], naming, trained)
+        source = _source_of_compared(manifest, method)
+        yield from rows(read(out, f"comparison/{case}_{method}"), method, source, trained)
+    yield from rows(predicted, manifest["method"], manifest, trained)
+
+
+def _source_of_compared(manifest: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    """Who named a compared method's classes, and the effort; results of older versions say it of the main one only."""
+    if method in (sources := manifest.get("compared_sources", {})):
+        return sources[method]
+    return {"named_by": "training_labels" if method == "linear" else manifest["named_by"]}
 
 
 def _in_pixels(scores: Mapping[str, float]) -> dict[str, float]:
@@ -224,10 +239,3 @@ def _image_of(manifest: Mapping[str, Any], originals: OriginalScans) -> np.ndarr
         )
         return None
     return read_values(case.image, case.pick)[0]
-
-
-def _as_lines(table: Any) -> list[str]:
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip().splitlines()

@@ -8,7 +8,7 @@ training labels, no mask.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from lightning_fabric import Fabric
 
 from medseg.config import SEEN, Config, load_config
 from medseg.errors import MedsegError
-from medseg.features.store import StoredPatches, extract_case, store_key
-from medseg.features.student.liver.student import LiverStudent
+from medseg.features.store import StoredPatches, extract_case, store_key, take_patches
 from medseg.files import CannotWriteError, hash_content, remove_leftovers, require_folder, why_not_written
-from medseg.naming.classes import ClassEntry, Naming, colour_of, write_classes
 from medseg.patches.datasets import PatchDataset
 from medseg.patches.pairs import find_pairs
 from medseg.patches.sampling import sample_locations
@@ -30,7 +28,7 @@ from medseg.patches.slicing import PatchGeometry, cut_all
 from medseg.reconstruction.refine import require_steps
 from medseg.runs import RunRecord, start_run
 from medseg.scans.cases import Case, Listing, split_by_patient
-from medseg.stego.clustering import PointSample
+from medseg.scans.names import is_picture
 from medseg.stego.published import initial_weights
 from medseg.stego.settings import StegoSettings, settings_from_preset
 from medseg.stego.training import StegoRun, train
@@ -38,11 +36,14 @@ from medseg.workflows import parts
 from medseg.workflows.checking import usable
 from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.labels import labels_of, meaning_of, scheme_of
-from medseg.workflows.naming import name_method, require_naming, write_cards
+from medseg.workflows.method_names import name_methods
+from medseg.workflows.naming import require_naming
+from medseg.workflows.point_measures import keep_surroundings, measure_points
 from medseg.workflows.run_patches import keep_patches
 from medseg.workflows.students import needs_student, student_of_run
 
 _log = logging.getLogger(__name__)
+_EVERY_PATCH = {"scheme": "all", "scheme_fraction": 1.0}
 
 
 def train_run(
@@ -54,6 +55,7 @@ def train_run(
     intake: Intake = AS_IT_IS,
     skip: Sequence[Path] = (),
     labels: bool = True,
+    pool: Path | None = None,
 ) -> dict[str, Any]:
     """Train a run, or go on with the one that was interrupted there.
 
@@ -65,6 +67,7 @@ def train_run(
         intake: what to take of files that hold several volumes, and what cases are called.
         skip: folders inside `scans` that hold results.
         labels: False looks at no label beside the scans.
+        pool: a store that `store_cases` filled for runs that differ in how they pick patches.
 
     Returns:
         `lines` for the terminal, the run's health numbers, `failed` cases.
@@ -106,7 +109,7 @@ def train_run(
         training = tuple(case for case in training if case.case_id not in unused)
         failed |= unused
     backbones = parts.load_backbones(resolved.features, fabric.device, student=student)
-    stores, unused = store_cases(training, record, backbones, fabric)
+    stores, unused = store_cases(training, record, backbones, fabric, pool=pool)
     failed |= unused
     reference, unfit = _label_patches(stores, training, listing, resolved)
     failed |= unfit
@@ -145,9 +148,10 @@ def train_run(
             ) from error
         if fabric.is_global_zero:
             meaning = meaning_of(scheme_of(resolved.naming, listing.scheme))
-            measured = measure_points(found.points, resolved, backbones)
+            measured = measure_points(found.points, dataset, resolved, backbones)
             facts = parts.feature_facts(backbones, geometry)
-            name_methods(found, dataset, folder, resolved, facts, measured, meaning)
+            first = voters[0].methods if voters else None
+            name_methods(found, dataset, folder, resolved, facts, measured, meaning, first=first)
         voters.append(found)
     fabric.barrier()
     found = voters[0]
@@ -195,33 +199,39 @@ def pairs_of(dataset: PatchDataset, config: Config) -> np.ndarray:
 
 
 def store_cases(
-    cases: Sequence[Case], record: RunRecord, backbones: Sequence[Any], fabric: Fabric
+    cases: Sequence[Case], record: RunRecord, backbones: Sequence[Any], fabric: Fabric, *, pool: Path | None = None
 ) -> tuple[list[StoredPatches], dict[str, str]]:
-    """Features of every case's patches, each process computing its share; a bad case is left out and said."""
+    """Features of every case's patches, each process computing its share; a bad case is left out and said.
+
+    A `pool` keeps prepared scans, and the patches of a run that drew all of them spare others to compute theirs.
+    """
     failed: dict[str, str] = {}
     keys = {case.case_id: _patch_key(case, record.config, backbones) for case in cases}
     for number, case in enumerate(cases):
-        if number % fabric.world_size != fabric.global_rank or _stored(record, keys[case.case_id]):
+        if number % fabric.world_size != fabric.global_rank or _stored(record.store, keys[case.case_id]):
             continue
         try:
-            _store_case(case, record, backbones, keys[case.case_id], fabric.device)
+            _store_case(case, record, backbones, keys[case.case_id], fabric.device, pool)
         except CannotWriteError:
             raise
         except MedsegError as error:
             failed[case.case_id] = str(error)
     fabric.barrier()
     failed = parts.gathered(fabric, failed)
-    stores = [_stored(record, keys[case.case_id]) for case in cases if case.case_id not in failed]
+    stores = [_stored(record.store, keys[case.case_id]) for case in cases if case.case_id not in failed]
     if not stores:
         raise parts.none_usable(failed)
     return [store for store in stores if store is not None], failed
 
 
-def _store_case(case: Case, record: RunRecord, backbones: Sequence[Any], key: str, device: torch.device) -> None:
+def _store_case(
+    case: Case, record: RunRecord, backbones: Sequence[Any], key: str, device: torch.device, pool: Path | None
+) -> None:
     config, patches = record.config, record.config.patches
     geometry = parts.patch_geometry(patches)
     _log.info("%s: preparing", case.case_id)
-    with parts.prepared(case, config.prepare, record.store / "prepared") as sample:
+    kept = (pool or record.store) / "prepared"
+    with parts.prepared(case, config.prepare, kept, keep=pool is not None) as sample:
         locations = sample_locations(
             tuple(sample["image"].shape[1:]),
             geometry,
@@ -235,13 +245,34 @@ def _store_case(case: Case, record: RunRecord, backbones: Sequence[Any], key: st
             seed=config.run.seed,
             image=np.asarray(sample["image"][0]),
         )
-        sample = parts.add_maps(sample, backbones, device)
-        try:
-            extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
-        except MedsegError as error:
-            if len(locations):  # the case has patches, so it is the disk that cannot take them
-                raise CannotWriteError(str(error)) from error
-            raise
+        everything = config.model_copy(update={"patches": patches.model_copy(update=_EVERY_PATCH)})
+        drawn = None if pool is None else _stored(pool, _patch_key(case, everything, backbones))
+        if drawn is not None:
+            stored = take_patches(drawn, locations, folder=record.store, key=key)
+        else:
+            stored = _extracted(sample, locations, record, backbones, key, device)
+        keep_surroundings(
+            stored.folder, sample, locations, geometry, cells=stored.grid, is_picture=is_picture(case.image)
+        )
+
+
+def _extracted(
+    sample: dict[str, Any],
+    locations: np.ndarray,
+    record: RunRecord,
+    backbones: Sequence[Any],
+    key: str,
+    device: torch.device,
+) -> StoredPatches:
+    """The patches of a case with their features, computed."""
+    sample = parts.add_maps(sample, backbones, device)
+    geometry = parts.patch_geometry(record.config.patches)
+    try:
+        return extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
+    except MedsegError as error:
+        if len(locations):  # the case has patches, so it is the disk that cannot take them
+            raise CannotWriteError(str(error)) from error
+        raise
 
 
 def _patch_key(case: Case, config: Config, backbones: Sequence[Any]) -> str:
@@ -255,10 +286,10 @@ def _patch_key(case: Case, config: Config, backbones: Sequence[Any]) -> str:
     )
 
 
-def _stored(record: RunRecord, key: str) -> StoredPatches | None:
+def _stored(store: Path, key: str) -> StoredPatches | None:
     """The patches of a case in the store; None where they are missing, or damaged and so to be made again."""
     try:
-        stored = StoredPatches(record.store / key[:16])
+        stored = StoredPatches(store / key[:16])
         for array in (stored.features, stored.image, stored.salience):
             array(slice(0))  # opens the file, which must be as long as it says
         whole = len(stored.locations) == len(stored)
@@ -294,81 +325,3 @@ def _label_patches(
                 failed[store.case_id] = str(error)
         found.append(patches)
     return found, failed
-
-
-def measure_points(points: PointSample, config: Config, backbones: Sequence[Any]) -> dict[str, np.ndarray]:
-    """What naming rules may ask for, at the points that clusters were fitted on; see `medseg.naming.cards`."""
-    measurements = {"brightness": points.image, "salience": points.salience}
-    if config.prepare.modality == "liver_ultrasound":  # a slice of the sector grid is one patch
-        measurements["sector_depth"] = (points.cell[:, 0] + 0.5) / points.grid[0]
-    first = 0
-    for backbone in backbones:
-        if isinstance(backbone, LiverStudent):
-            measurements["answer"] = backbone.answer_at(points.features[:, first : first + backbone.dim]).numpy()
-        first += backbone.dim
-    return measurements
-
-
-def name_methods(
-    found: StegoRun,
-    dataset: PatchDataset,
-    voter: Path,
-    config: Config,
-    facts: Mapping[str, Any],
-    measurements: Mapping[str, np.ndarray],
-    classes: Sequence[ClassEntry],
-) -> None:
-    """Measure the clusters of every method of a voter, name them, and say why."""
-    points = found.points
-    uniform = ~points.salient
-    labels = _labels_at(found, dataset)
-    for name, method in found.methods.items():
-        folder = voter / "methods" / name
-        (folder / "choice.json").unlink(missing_ok=True)  # it told of clusters that are no more
-        write_cards(
-            folder,
-            found.assignments[name],
-            measurements,
-            points.case,
-            clusters=method.clusters,
-            labels=None if labels is None else np.where(uniform, labels, -1),
-            classes=classes,
-        )
-        parts.write_facts(folder, facts)
-        naming = name_method(folder, config.naming, clusters=method.clusters)
-        write_classes(folder / "classes.yaml", naming)
-        _log.info("%s: names by %s", name, naming.named_by)
-        for reason in naming.reasons:
-            _log.info("  %s", reason)
-        if name == config.reconstruct.method:
-            write_classes(voter / "classes.yaml", naming)
-    if found.linear is not None:
-        folder = voter / "methods" / "linear"
-        parts.write_facts(folder, facts)
-        write_classes(folder / "classes.yaml", probe_naming(found.linear.clusters, classes))
-
-
-def probe_naming(classes: int, meaning: Sequence[ClassEntry]) -> Naming:
-    """Names of what the linear probe tells apart: its n-th answer is the class with the value n."""
-    known = {entry.value: entry for entry in meaning}
-    entries = [
-        replace(known.get(n, ClassEntry(n, f"class {n}", colour_of(n - 1))), clusters=(n,)) for n in range(1, classes)
-    ]
-    return Naming(tuple(entries), "training_labels", ("the linear probe was trained on the labels",))
-
-
-def _labels_at(found: StegoRun, dataset: PatchDataset) -> np.ndarray | None:
-    """Reference label at the sampled points, -1 where there is none; None without any label."""
-    if not dataset.classes:
-        return None
-    points = found.points
-    values = np.full(len(points), -1)
-    for index, (case, patch, (row, column)) in enumerate(zip(points.case, points.patch, points.cell, strict=True)):
-        labels = dataset.reference[case]
-        if labels is not None:
-            height, width = labels.shape[1:]
-            # the pixel in the middle of the point's cell
-            i = int((row + 0.5) * height / points.grid[0])
-            j = int((column + 0.5) * width / points.grid[1])
-            values[index] = labels[patch, i, j]
-    return values

@@ -21,6 +21,7 @@ from medseg.scans.arrays import read_grid
 from medseg.scoring.areas import count_pixels
 from medseg.workflows import parts
 from medseg.workflows.frames import Answers, between_frames
+from medseg.workflows.probing import steps_after
 from medseg.workflows.results import CaseFiles
 
 Steps = Sequence[tuple[str, Mapping[str, float]]]
@@ -63,7 +64,7 @@ def write_volume(
             found, stored = _picture_labels(probabilities, answers, sample)
         else:
             # The flux rule comes with its own edge, and is the same row in every table.
-            steps = FLUX_STEPS if name == "flux" else answers.steps
+            steps = FLUX_STEPS if name == "flux" else steps_after(name, answers.steps)
             found, stored = _labels(probabilities, answers.values, sample, steps)
         files += target.labels("seg" if name == answers.main else f"comparison/{name}", stored)
         if name == answers.main:

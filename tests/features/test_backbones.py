@@ -338,7 +338,7 @@ def test_a_network_with_its_own_normalisation_gets_it():
     own = torch.rand(1, 3, 64, 64)
     mean, std = (torch.tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     half = torch.tensor([0.5, 0.25, 0.5]).view(1, 3, 1, 1)
-    got = FrozenMaps(model, "x")._as_trained((own - mean) / std)
+    got = FrozenMaps(model, "x").as_trained((own - mean) / std)
     assert torch.allclose(got, (own - 0.5) / half, atol=1e-6)
 
 

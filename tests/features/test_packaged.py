@@ -67,7 +67,7 @@ def test_it_stays_frozen_and_is_normalised_as_it_was_trained(cat: torch.Tensor) 
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     assert not backbone.model.training
     mean, std = (torch.tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    torch.testing.assert_close(backbone._as_trained((cat - mean) / std), 2 * cat - 1)
+    torch.testing.assert_close(backbone.as_trained((cat - mean) / std), 2 * cat - 1)
 
 
 def test_a_stage_that_does_not_exist_is_refused() -> None:

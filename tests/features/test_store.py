@@ -15,7 +15,7 @@ import torch
 
 from medseg.errors import MedsegError
 from medseg.features import windows
-from medseg.features.store import StoredPatches, extract_case, store_key, stored_bytes
+from medseg.features.store import StoredPatches, extract_case, store_key, stored_bytes, take_patches
 from medseg.features.windows import batch_count, feature_shape, window_features
 from medseg.patches.slicing import PatchGeometry, cut, cut_all, grid_locations
 
@@ -218,6 +218,23 @@ def test_an_extraction_that_failed_goes_on_and_ends_with_the_same_bytes(tmp_path
     assert bytes_of(stored) == whole
     assert len(bank.boxes) == 5 - last
     assert not (stored.folder / "progress.json").exists()
+
+
+def test_patches_taken_from_all_of_a_case_are_those_that_are_computed_alone(tmp_path):
+    everything = extract(tmp_path / "pool", [Bank()], every=1, key="p" * 64)
+    bank = Bank()
+    alone = extract(tmp_path / "alone", [bank])
+    taken = take_patches(everything, alone.locations, folder=tmp_path / "taken", key="k" * 64)
+    assert bytes_of(taken) == bytes_of(alone)
+    assert (taken.key, len(taken), taken.bytes_on_disk) == (alone.key, len(alone), alone.bytes_on_disk)
+    assert len(everything) > len(alone)
+
+
+def test_a_patch_that_is_not_there_cannot_be_taken(tmp_path):
+    few = extract(tmp_path / "few", [Bank()], every=3)
+    with pytest.raises(MedsegError, match=r"must hold all patches of A_1, got none at \(\d+, \d+, \d+\)"):
+        take_patches(few, few.locations + 1, folder=tmp_path / "taken", key="t" * 64)
+    assert not (tmp_path / "taken").exists()
 
 
 def test_a_row_that_was_half_written_is_written_again(tmp_path):

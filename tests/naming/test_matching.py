@@ -16,6 +16,7 @@ from medseg.naming.matching import (
     count_table,
     hungarian,
     match_by_purity,
+    match_clusterings,
     match_table,
     match_to_labels,
     mean_iou,
@@ -157,3 +158,18 @@ def test_a_class_without_labels_stays_empty_and_says_so() -> None:
 def test_a_table_of_another_width_is_refused() -> None:
     with pytest.raises(MedsegError, match="2 columns, got 3"):
         match_table(np.zeros((3, 3), dtype=np.int64), [VESSEL])
+
+
+def test_clusterings_are_matched_so_that_the_most_points_agree() -> None:
+    for seed in range(20):
+        table = np.random.default_rng(seed).integers(0, 50, (4, 4))
+        found = match_clusterings(table)
+        best = max(permutations(range(4)), key=lambda rows: sum(table[row, n] for n, row in enumerate(rows)))
+        assert sorted(found) == [0, 1, 2, 3]
+        assert table[found, range(4)].sum() == table[list(best), range(4)].sum()
+
+
+def test_a_cluster_that_is_left_over_goes_where_most_of_it_is() -> None:
+    table = np.array([[50, 0, 0, 20], [0, 40, 0, 3]])
+    assert match_clusterings(table).tolist() == [0, 1, 0, 0]  # the third holds no common point
+    assert match_clusterings(table.T).tolist() == [0, 1]  # two of the four are nobody's

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medseg.errors import MedsegError
-from medseg.naming.cards import ClusterCard
-from medseg.naming.rulebook import load_rules, name_clusters
+from medseg.naming.cards import FACTS, ClusterCard
+from medseg.naming.rulebook import load_rules, name_clusters, verdicts
 
 RULES = Path(__file__).parents[2] / "medseg" / "naming" / "rules"
 
@@ -158,3 +159,60 @@ def test_background_takes_the_rest_and_what_lies_inside_has_no_cluster(tmp_path:
 def test_a_rule_says_in_one_way_what_its_class_is(tmp_path: Path, rule: str, words: str) -> None:
     with pytest.raises(MedsegError, match=words):
         rules_of(tmp_path, f"classes: [{rule}]")
+
+
+def test_one_verdict_a_cluster_says_its_name_how_sure_and_why(tmp_path: Path) -> None:
+    text = ONE_VESSEL.replace("prefer: mean_salience", "several: true")
+    cards = [card(0, salience=0.6), card(1, salience=0.33), card(2, salience=0.24), card(3, salience=0.9, share=0.51)]
+    found = verdicts([*cards, card(4, voxels=0)], rules_of(tmp_path, text))
+    assert [verdict.cluster for verdict in found] == [0, 1, 2, 3, 4]
+    assert [verdict.name for verdict in found] == ["vessel", "vessel", None, None, None]
+    # .6 is twice the bound .3 (.5 of the larger); its share .2 is .6 below the bound .5, which is farther.
+    # .24 is a fifth below .3; .51 is above .5 by .01, a fiftieth of it.
+    expected = [0.5, 0.03 / 0.33, 0.2, 0.01 / 0.51, 1.0]
+    assert [verdict.sure for verdict in found] == pytest.approx(expected)
+    assert found[0].reason.startswith("cluster 0 is vessel: median salience 0.6 (at least 0.3)")
+    assert found[2].reason == "cluster 2 has no name: nearest is vessel, but median salience 0.24 is below 0.3"
+    assert found[4].reason == "cluster 4 has no name: no sampled voxel is in it"
+
+
+def test_a_rule_for_one_that_two_fit_closely_says_so(tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, ONE_VESSEL)
+    cards = [card(0, salience=0.76), card(1, salience=0.8), card(2, salience=0.5), card(3)]
+    reason = name_clusters(cards, rules).reasons[0]
+    assert "highest mean salience (0.8), but cluster 0 (0.76) fits nearly as well: look at both" in reason
+    found = verdicts(cards, rules)
+    assert [verdict.name for verdict in found] == [None, "vessel", None, None]
+    assert found[1].sure == pytest.approx(0.05) and found[1].reason == reason
+    assert found[0].sure == pytest.approx(0.05)
+    assert "it fits vessel, but cluster 1 has the higher mean salience (0.8, here 0.76)" in found[0].reason
+    apart = name_clusters([card(0, salience=0.5), card(1, salience=0.8)], rules).reasons[0]
+    assert "look at both" not in apart
+
+
+def test_what_an_earlier_rule_nearly_took_is_not_sure(tmp_path: Path) -> None:
+    text = """
+classes:
+  - {name: vessel, value: 1, several: true, conditions: {median_salience: {min: 0.3}}}
+  - {name: bright, value: 2, several: true, conditions: {mean_brightness: {min: 1.0}}}
+  - {name: rest, value: 3, background: true}
+"""
+    cards = [card(0, salience=0.285, brightness=4.0), card(1, brightness=0.5), card(2, salience=0.9)]
+    found = verdicts(cards, rules_of(tmp_path, text))
+    assert [verdict.name for verdict in found] == ["bright", "rest", "vessel"]
+    assert [verdict.sure for verdict in found] == pytest.approx([0.05, 0.5, 2 / 3])
+    assert found[1].reason == "cluster 1 is rest: no other class has it"
+
+
+def test_verdicts_and_names_are_the_same_for_any_cards(tmp_path: Path) -> None:
+    rules = (*rules_of(tmp_path, ONE_VESSEL), *load_rules("liver_ultrasound_six")[2:])
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        cards = [
+            ClusterCard(n, 10, dict.fromkeys(FACTS, 0.5) | {fact: float(random.uniform(0, 1)) for fact in FACTS})
+            for n in range(6)
+        ]
+        named = {k: entry.name for entry in name_clusters(cards, rules).classes for k in entry.clusters}
+        found = verdicts(cards, rules)
+        assert {verdict.cluster: verdict.name for verdict in found if verdict.name} == named
+        assert all(0 <= verdict.sure <= 1 for verdict in found)

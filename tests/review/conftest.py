@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from opened_page import BROWSER
 from result_folders import HOSTILE, Results
 
 from medseg.cli import run
@@ -30,3 +34,12 @@ def liver_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     given = [str(scans / "still"), str(scans / "moving")]
     assert run(["segment", *given, "-o", str(out), "--modality", "liver_ultrasound", "--method", "teacher", "-q"]) == 0
     return Results(out, scans)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
+    with playwright.sync_playwright() as engine:
+        started = engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()

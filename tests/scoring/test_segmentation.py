@@ -80,6 +80,7 @@ def test_the_csv_has_a_line_for_all_and_for_each_class(tmp_path: Path) -> None:
     assert [line["class"] for line in lines] == ["all", "sky", "'=sea"]
     assert (lines[0]["accuracy"], lines[0]["mean_iou_low"], lines[0]["mean_dice_low"]) == ("0.6", "0.4", "")
     assert (lines[2]["pixels"], lines[2]["iou"], lines[0]["label_free"]) == ("7", "0.375", "no")
+    assert {line["effort"] for line in lines} == {"oracle"}
 
 
 def test_the_json_knows_no_nan(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from medseg.errors import MedsegError
+from medseg.naming.effort import Effort
 from medseg.scoring.tables import (
     METRICS,
     ScoreRow,
@@ -77,6 +78,12 @@ def test_methods_structures_and_naming_sources_are_not_mixed() -> None:
     assert [entry.cases for entry in aggregate(rows)] == [1, 1, 1, 1]
 
 
+def test_different_efforts_are_not_one_mean() -> None:
+    some, more = ({"naming": "clicks", "effort": Effort({"clicks": count}, 1.0)} for count in (5, 10))
+    found = aggregate([row("a", **some), row("b", **more), row("c", **some)])
+    assert [(entry.cases, entry.effort.counts) for entry in found] == [(2, {"clicks": 5}), (1, {"clicks": 10})]
+
+
 def test_the_best_row_wins_whoever_it_is() -> None:
     aggregates = aggregate([row("a", "STEGO", dice=0.5, hd95=3.0), row("a", "Otsu", dice=0.8, hd95=2.0)])
     assert best(aggregates, "dice") == {1}
@@ -131,14 +138,15 @@ def test_the_csv_holds_every_row_and_says_which_are_label_free(tmp_path: Path) -
     path = tmp_path / "scores.csv"
     rows = [
         row("=cmd()", dice=0.25, naming="rules", trained_on_this_case=True),
-        row('b,"c"', "Otsu", hd95=NAN),
+        row('b,"c"', "Otsu", hd95=NAN, naming="clicks", effort=Effort({"clicks": 5}, 0.5)),
         row("d", naming="oracle"),
     ]
     write_scores_csv(path, rows)
     read = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     assert [line["case"] for line in read] == ["'=cmd()", 'b,"c"', "d"]
-    assert [line["naming"] for line in read] == ["rules", "none", "oracle"]
-    assert [line["label_free"] for line in read] == ["yes", "yes", "no"]
+    assert [line["naming"] for line in read] == ["rules", "clicks", "oracle"]
+    assert [line["effort"] for line in read] == ["label-free (rules)", "5 clicks, 0.5 min", "oracle"]
+    assert [line["label_free"] for line in read] == ["yes", "no", "no"]
     assert [line["trained_on_this_case"] for line in read] == ["yes", "", ""]
     assert float(read[0]["dice"]) == 0.25
     assert math.isnan(float(read[1]["hd95_mm"]))
@@ -152,6 +160,8 @@ def test_the_json_is_strict_and_holds_rows_and_aggregates(tmp_path: Path) -> Non
     )
     assert content["run"] == "abc"
     assert content["rows"][1]["scores"]["hd95_mm"] is None
+    assert content["rows"][0]["effort_in_words"] == content["aggregates"][0]["effort_in_words"] == "label-free"
+    assert content["rows"][0]["effort"] == {"counts": {}, "minutes": None}
     assert content["aggregates"][0]["spreads"]["hd95_mm"]["undefined"] == 1
     assert content["aggregates"][0]["spreads"]["dice"]["mean"] == pytest.approx(0.35)
 
@@ -166,20 +176,25 @@ def test_the_terminal_table_shows_whole_rows_in_80_columns() -> None:
     assert "…" not in text
     assert ".750 ± .000*" in text and ".500 ± .000*" not in text.split("clDice")[0]
     assert "STEGO [x]" in text
-    assert "2 cases, oracle †" in text
-    assert "not label-free" in text
+    assert "2 cases" in text and "label-free" in text and "oracle †" in text
+    assert "names matched to the labels that are scored: no result" in " ".join(text.split())
 
 
 def test_classes_stand_below_each_other_and_methods_side_by_side() -> None:
+    taught = {"naming": "training_labels", "effort": Effort({"cases": 1})}
     rows = [
         row("a", "stego", dice=0.9),
-        row("a", "stego", dice=0.25, structure="liver", naming="training_labels"),
-        row("b", "stego", dice=0.75, structure="liver", naming="training_labels"),
-        row("a", "stego", dice=NAN, structure="mass", naming="training_labels"),
+        row("a", "stego", dice=0.25, structure="liver", **taught),
+        row("b", "stego", dice=0.75, structure="liver", **taught),
+        row("a", "stego", dice=NAN, structure="mass", **taught),
         row("a", "kmeans", dice=0.125, structure="mass"),
     ]
     table = class_table(rows)
     assert table is not None
-    assert [column.header for column in table.columns] == ["class", "stego †", "kmeans"]
-    assert [list(column.cells) for column in table.columns] == [["liver", "mass"], [".500", "–"], ["–", ".125"]]
+    assert [column.header for column in table.columns] == ["class", "stego", "kmeans"]
+    assert [list(column.cells) for column in table.columns] == [
+        ["effort", "liver", "mass"],
+        ["1 labelled case, time not measured", ".500", "–"],
+        ["label-free", "–", ".125"],
+    ]
     assert class_table(rows[:1]) is None

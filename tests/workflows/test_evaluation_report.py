@@ -14,6 +14,7 @@ from medseg.config import load_config
 from medseg.files import write_json
 from medseg.naming.cards import ClusterCard
 from medseg.naming.classes import ClassEntry, Naming, write_classes
+from medseg.naming.effort import Effort, write_effort
 from medseg.naming.matching import EXTRA
 from medseg.scans.cases import Case
 from medseg.scans.picture_masks import write_index_png
@@ -21,7 +22,7 @@ from medseg.scans.schemes import LabelScheme
 from medseg.workflows import evaluation_naming
 from medseg.workflows.evaluation_naming import PictureTables, label_classes, name_methods, patient_tables
 from medseg.workflows.evaluation_report import Evaluated, Exhibit, write_report
-from medseg.workflows.training import probe_naming
+from medseg.workflows.method_names import probe_naming
 
 SCHEME = LabelScheme("test", ((1, "sky", "#3080e0"), (2, "sea", "#106060"), (3, "ship", "#c02020")))
 FACTS = {"seen_in_training": 1}
@@ -80,6 +81,30 @@ def test_every_naming_gives_each_cluster_its_column(folders: dict[str, Path]) ->
     assert absent == [("stego", "label-free")]
 
 
+def test_rows_by_training_labels_know_how_many_cases_were_labelled(folders: dict[str, Path]) -> None:
+    content = json.loads((folders["stego"] / "cards.json").read_text())
+    write_json(folders["stego"] / "cards.json", content | {"labelled_cases": 7})
+    write_effort(folders["linear"], Effort({"cases": 9}))
+    methods, _ = name_methods(PICTURES, label_classes(PICTURES, SCHEME), folders, config(), True)
+    assert {(method.name, method.naming): dict(method.effort.counts) for method in methods} == {
+        ("stego", "training_labels"): {"cases": 7},
+        ("stego", "oracle"): {},
+        ("linear", "training_labels"): {"cases": 9},
+        (evaluation_naming.MOST_FREQUENT, "oracle"): {},
+    }
+
+
+def test_a_method_with_classes_of_its_own_is_scored_by_their_names(folders: dict[str, Path], tmp_path: Path) -> None:
+    clicked = Naming((ClassEntry(1, "sea", "#106060", (0,)), ClassEntry(2, "sky", "#3080e0", (1, 2))), "clicks")
+    write_classes(tmp_path / "clicks" / "classes.yaml", clicked)
+    write_effort(tmp_path / "clicks", Effort({"clicks": 4}, 0.5))
+    tables = [PictureTables(p.case_id, p.patient, {"clicks": p.tables["stego"]}) for p in PICTURES]
+    classes = label_classes(tables, SCHEME)
+    (found, _), _ = name_methods(tables, classes, {"clicks": tmp_path / "clicks"}, config(), True)
+    assert (found.naming, found.effort) == ("clicks", Effort({"clicks": 4}, 0.5))
+    assert found.columns.tolist() == [1, 0, 0]
+
+
 def test_rules_count_only_where_the_labels_have_their_class(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +157,7 @@ def test_the_report_writes_scores_by_hand_and_all_files(folders: dict[str, Path]
     assert np.array_equal(exported, np.array([1, 2, 2])[clusters])
     text = "\n".join(answer["lines"])
     assert "1 pictures of 1 patients, 1 of them seen in training" in text
-    assert "label-free" in text and "oracle †" in text
+    assert "label-free" in text and "oracle †" in text and "effort" in text
     assert "no test can be significant" in text
 
 

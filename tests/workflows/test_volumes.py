@@ -88,6 +88,7 @@ def test_a_liver_is_not_compared_with_rules_for_vessels(tmp_path: Path) -> None:
     with (tmp_path / "out" / "scores.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["method"] for row in rows} == {"student"}
+    assert {row["effort"] for row in rows} == {"label-free (rules)"}
     assert {row["structure"] for row in rows} >= {"union", "liver", "sector tissue"}
     assert float(next(row["dice"] for row in rows if row["structure"] == "union")) > 0.8
     assert "| a    |   0.8" in (tmp_path / "out" / "evaluation_results.txt").read_text(encoding="utf-8")

@@ -4,8 +4,6 @@ const LAYER_NAMES = { probability: "Probability before the mask was refined", un
 const SIZE_STEPS = 100; // positions of the brush's slider
 const LARGEST_BRUSH = 40; // times the smallest voxel size, radius
 
-const byId = (id) => document.getElementById(id);
-
 class Panel {
   constructor(app) {
     this.app = app;

@@ -50,8 +50,3 @@ class Queue {
 }
 
 const stateWords = (verdict) => (verdict ? `${VERDICT_SIGNS[verdict]} ${VERDICT_WORDS[verdict]}` : "to do");
-
-// An element with properties; text is always text, never markup.
-function element(tag, properties = {}) {
-  return Object.assign(document.createElement(tag), properties);
-}

@@ -106,6 +106,12 @@ class VesselStudent:
         stored = torch.as_tensor(sample["student_features"][(slice(None), *box)])
         return standardised(stored, self.mean, self.std)
 
+    def answer_at(self, features: Float[Tensor, "n d"]) -> Float32[Tensor, " n"]:
+        """Probability of vessel at points by their standardised features alone: the network's last layer is linear."""
+        values = features[:, :-1].float() * self.std + self.mean
+        logits = values @ self.net.answer.weight.flatten()
+        return (logits if self.net.answer.bias is None else logits + self.net.answer.bias).sigmoid()
+
     def save(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the student into a folder; `student.json`, written last, makes it complete.
 
