@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from medseg.config import SEEN, Config, load_config
 from medseg.errors import MedsegError
 from medseg.features.store import StoredPatches, extract_case, store_key, take_patches
+from medseg.features.windows import feature_shape
 from medseg.files import CannotWriteError, hash_content, remove_leftovers, require_folder, why_not_written
 from medseg.patches.datasets import PatchDataset
 from medseg.patches.pairs import find_pairs
@@ -245,30 +246,31 @@ def _store_case(
             seed=config.run.seed,
             image=np.asarray(sample["image"][0]),
         )
+        if len(locations):  # before the features, whose index says that the case is complete
+            cells = feature_shape(geometry, backbones)[1]
+            place = record.store / key[:16]
+            keep_surroundings(place, sample, locations, geometry, cells=cells, is_picture=is_picture(case.image))
         everything = config.model_copy(update={"patches": patches.model_copy(update=_EVERY_PATCH)})
         drawn = None if pool is None else _stored(pool, _patch_key(case, everything, backbones))
         if drawn is not None:
-            stored = take_patches(drawn, locations, folder=record.store, key=key)
+            take_patches(drawn, locations, folder=record.store, key=key)
         else:
-            stored = _extracted(sample, locations, record, backbones, key, device)
-        keep_surroundings(
-            stored.folder, sample, locations, geometry, cells=stored.grid, is_picture=is_picture(case.image)
-        )
+            _extract(sample, locations, record, backbones, key, device)
 
 
-def _extracted(
+def _extract(
     sample: dict[str, Any],
     locations: np.ndarray,
     record: RunRecord,
     backbones: Sequence[Any],
     key: str,
     device: torch.device,
-) -> StoredPatches:
-    """The patches of a case with their features, computed."""
+) -> None:
+    """Compute and store the features of a case's patches."""
     sample = parts.add_maps(sample, backbones, device)
     geometry = parts.patch_geometry(record.config.patches)
     try:
-        return extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
+        extract_case(sample, locations, geometry, backbones, folder=record.store, key=key, device=device)
     except MedsegError as error:
         if len(locations):  # the case has patches, so it is the disk that cannot take them
             raise CannotWriteError(str(error)) from error
