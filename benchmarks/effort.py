@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -242,11 +243,14 @@ class Ground:
 def report(plan: Plan, *, docs: bool) -> None:
     """Print the table of the finished cells, and draw it."""
     for noise in _TITLES:
-        cells = {
-            level: [read_json(path) for path in sorted((plan.work / "cells" / f"effort{noise}" / level).glob("*.json"))]
+        folder = plan.work / "cells" / f"effort{noise}"
+        found = {
+            level: {path.stem: read_json(path) for path in sorted((folder / level).glob("*.json"))}
             for level in (*LEVELS, *GROWN)
         }
-        cells = {level: found for level, found in cells.items() if found}
+        # Means are of the same phantoms in every row.
+        common = set(PHANTOMS).intersection(*(tests for tests in found.values() if tests))
+        cells = {level: [tests[name] for name in sorted(common)] for level, tests in found.items() if tests and common}
         if not cells:
             continue
         print(f"\nFour phantoms {_TITLES[noise]}, leave one out; minutes are assumed\n")
@@ -277,10 +281,8 @@ def draw(cells: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, title: st
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
-    names = [
-        in_words(found[0]["naming"], Effort.from_dict(found[0]["effort"])).replace(", ", "\n").replace(" (", "\n(")
-        for found in cells.values()
-    ]
+    efforts = [in_words(found[0]["naming"], Effort.from_dict(found[0]["effort"])) for found in cells.values()]
+    names = ["\n".join(textwrap.wrap(effort, 10)) for effort in efforts]
     for panel, key, words in zip(panels, ("dice", "cldice"), ("Dice", "clDice"), strict=True):
         values = [np.array([cell["scores"][key] for cell in found]) for found in cells.values()]
         for place, scores in enumerate(values):
@@ -291,7 +293,7 @@ def draw(cells: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, title: st
         panel.plot([scores.min() for scores in values], color="#d93025", linestyle=":", label="worst", zorder=1)
         panel.set_xticks(range(len(names)), names, fontsize=6.5)
         panel.set_title(words, fontsize=10)
-        panel.set_ylim(min(0.7, *(scores.min() - 0.02 for scores in values)), 1)
+        panel.set_ylim(min(0.85, *(scores.min() - 0.02 for scores in values)), 1)
         panel.grid(alpha=0.25)
     panels[0].legend(fontsize=8, frameon=False, loc="lower right")
     figure.suptitle(f"Phantoms {title}: score against effort (minutes are assumed)", fontsize=11)
