@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def import_stego(
         method.save(folder)
         parts.write_facts(folder, parts.feature_facts(backbones, geometry))
         naming = (
-            one_class_a_cluster(method.clusters)
+            replace(one_class_a_cluster(method.clusters), named_by="training_labels")
             if isinstance(method, LinearModel)
             else name_method(folder, resolved.naming, clusters=method.clusters)
         )
