@@ -22,6 +22,10 @@ PENALTY = 3.0
 """Of a squared weight, in labelled voxels: features have sd 1, so 3 voxels outweigh the belief that nothing changes."""
 ANCHORS = 100.0
 """What all anchors together weigh, in labelled voxels: much beside five clicks, nothing beside a labelled slice."""
+WHOLE_CASE = 1000.0
+"""What all voxels of a case weigh together that is labelled as a whole, where there is a prior: it has no anchors, and
+its voxels resemble each other more than those of the next scan. With their full weight one case taught the looks of its
+scanner: on simulated scans of other kinds Dice fell by .03, with this one by .01; of the same kind it rises alike."""
 MOST_ROUNDS = 100
 """Of L-BFGS; some 30 are the rule."""
 

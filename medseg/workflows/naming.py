@@ -28,6 +28,7 @@ from medseg.workflows.labels import meaning_of
 
 _log = logging.getLogger(__name__)
 _CARDS = "cards.json"
+_STUDENT = "student"
 _MATCHES = "matches.json"
 _ANEW = "train the run anew"
 
@@ -99,19 +100,29 @@ def _matches(folder: Path, clusters: int) -> tuple[list[int], int]:
     return of_first, content["clusters_of_first"]
 
 
-def require_naming(naming: sections.Naming) -> None:
+def require_naming(naming: sections.Naming, *, backbones: Sequence[str] = (_STUDENT,)) -> None:
     """Check the rules or the hand-written classes before long work.
 
+    Args:
+        naming: how clusters get their names.
+        backbones: whose features are clustered; the student's answer can be measured on its own features alone.
+
     Raises:
-        MedsegError: the rules or the file are wrong.
+        MedsegError: the rules or the file are wrong, or ask for what will not be measured.
     """
     if naming.source == "hand":
         assert naming.classes is not None  # the config section made sure of it
         read_classes(naming.classes)
     elif naming.classes is not None:
         load_scheme(naming.classes)
-    if naming.rules is not None:
-        load_rules(naming.rules)
+    if naming.rules is None:
+        return
+    asked = [fact for rule in load_rules(naming.rules) for fact in rule.conditions if fact.endswith("_answer")]
+    if naming.source == "rules" and asked and tuple(backbones) != (_STUDENT,):
+        raise MedsegError(
+            f"rules {naming.rules} must ask for what is measured, got {asked[0]} with features of "
+            f"{', '.join(backbones)}, which are not the student's alone; set naming.rules to others, such as tof_mra"
+        )
 
 
 def name_method(folder: Path, naming: sections.Naming, *, clusters: int) -> Naming:

@@ -100,11 +100,9 @@ def measure_points(
     if kind == "liver_ultrasound":  # a slice of the sector grid is one patch
         values["sector_depth"] = (points.cell[:, 0] + 0.5) / points.grid[0]
         values["left_right"] = (points.cell[:, 1] + 0.5) / points.grid[1]
-    first = 0
-    for backbone in backbones:
-        if isinstance(backbone, LiverStudent | VesselStudent):
-            values["answer"] = backbone.answer_at(points.features[:, first : first + backbone.dim]).numpy()
-        first += backbone.dim
+    if len(backbones) == 1 and isinstance(backbones[0], LiverStudent | VesselStudent):
+        # Where features of several are joined they are scaled, and the student's answer cannot be read from them.
+        values["answer"] = backbones[0].answer_at(points.features).numpy()
     found: dict[str, np.ndarray] = {}
     for case in np.unique(points.case).tolist():
         mine, store = points.case == case, dataset.stores[case]

@@ -195,7 +195,7 @@ def _content(*names: Path | str | None) -> list[str | None]:
 
 def _require_sweepable(config: Config) -> None:
     require_steps(config.reconstruct.refine)
-    require_naming(config.naming)
+    require_naming(config.naming, backbones=config.features.backbone)
     stego_settings(config)
     if config.reconstruct.method not in _FITTED:
         raise MedsegError(

@@ -26,7 +26,7 @@ from medseg.errors import MedsegError
 from medseg.features.windows import is_volume_backbone
 from medseg.fewshot.gate import Gate, labelled_patches, train_gate
 from medseg.fewshot.growing import grow_labels
-from medseg.fewshot.linear import Anchors, LabelledPoints, fit_linear
+from medseg.fewshot.linear import WHOLE_CASE, Anchors, LabelledPoints, fit_linear
 from medseg.fewshot.losses import POINT_LOSSES
 from medseg.fewshot.places import draw_anchors, draw_points, draw_windows, hard_places
 from medseg.fewshot.probe import ProbeCard
@@ -230,6 +230,8 @@ def _learn_case(
     count = len(points.places)
     target = torch.from_numpy(labels[tuple(points.places.T)].astype(np.int64))
     weight = torch.from_numpy(points.weight)
+    if is_anchored and not len(anchors):
+        weight *= min(1.0, WHOLE_CASE / float(weight.sum()))
     lesson.points.append(LabelledPoints(features[:count], prior_there[:count], target, weight))
     lesson.anchors.append(Anchors(features[count:], prior_there[count:]))
 

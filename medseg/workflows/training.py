@@ -79,7 +79,7 @@ def train_run(
     resolved = load_config(config, overrides)
     require_steps(resolved.reconstruct.refine)
     settings = stego_settings(resolved)
-    require_naming(resolved.naming)
+    require_naming(resolved.naming, backbones=resolved.features.backbone)
     require_folder(run, "--run")
     require_folder(RunRecord(run, resolved, {}).store, "features.store")
     listing = intake.cases(scans, skip=(run, *skip))

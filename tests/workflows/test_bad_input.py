@@ -313,6 +313,14 @@ def test_wrong_references_are_said_before_training(scans: Path, tmp_path: Path, 
 # --- config and weights
 
 
+def test_rules_that_ask_the_student_want_its_features(scans: Path, tmp_path: Path, capsys: CapSys) -> None:
+    run = tmp_path / "run"
+    words = ["train", "tof_mra_bank", "--scans", str(scans), "--run", str(run), "--set", "naming.rules=tof_mra_student"]
+    line = mistake(capsys, words)
+    assert "mean_answer" in line and "filter_bank" in line and "naming.rules" in line
+    assert not run.exists()
+
+
 @pytest.mark.parametrize(
     "change",
     [
