@@ -131,7 +131,8 @@ def teach(
         typer.Option(
             "--rounds",
             metavar="N",
-            help="Teach so often; from the second time on, places of which the probe was sure are labels too.",
+            help="Teach so often; from the second time on, places of which the probe was sure are labels too. On "
+            "simulated scans a second round cost .01 to .02 of Dice.",
         ),
     ] = 1,
     minutes: Annotated[

@@ -185,6 +185,8 @@ def read_annotations(path: Path) -> tuple[list[Annotation], dict[str, str]]:
     entries = content.get("annotations")
     if not isinstance(entries, list):
         raise MedsegError(f"{path} must hold a list of annotations, got {type(entries).__name__}; {_AGAIN}")
+    if not entries:
+        raise MedsegError(f"{path} must hold at least one annotation, got none; judge a slice on the page first")
     annotations, failed = [], {}
     for number, entry in enumerate(entries, start=1):
         where = f"annotation {number} in {path}"
@@ -230,7 +232,7 @@ def _annotation(entry: Any, where: str) -> Annotation:
     if not found.ticked:
         raise MedsegError(
             f"{printable(where)} ({printable(found.case)}) must have at least one ticked cell, got none in "
-            f"{len(slices)} slices; tick the cells that hold a vessel"
+            f"{len(slices)} slices; tick the cells that hold a vessel, or leave out a case that shows none"
         )
     return found
 

@@ -72,10 +72,9 @@ _VIEWS = {
     "coronal": "seen from the front: the patient's right is on the left, the head on top",
     "sagittal": "seen from the side: the front is on the left, the head on top",
 }
-_GRID_WORDS = "s, r and c count slice, row and column of the grid that the run looked at, from 0"
 _PLACE_WORDS = {
-    "mm": f"{_GRID_WORDS}; mm are to the right, to the front and to the head, as `medseg name --space mm` takes them.",
-    "px": "x and y count columns and rows of the picture, from 0, as `medseg name --space voxel` takes them.",
+    "mm": "Places are mm to the right, to the front and to the head, as `medseg name --space mm` takes them.",
+    "px": "Places are row and column of the picture, from 0, as `medseg name --space voxel` takes them.",
     "sector": "Patches are sectors: depths go down from the probe, rays to the right, 0 to 159.",
 }
 """How places are told, by their unit."""

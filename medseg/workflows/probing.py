@@ -29,8 +29,9 @@ from medseg.workflows import parts
 
 Shares = Float[np.ndarray, "c i j k"]
 
-EDGE_STEPS = ("radius_edge", "half_maximum_edge")
-"""Refine steps that move the wall. The prior has been through them; after a probe they would undo what labels said."""
+CORE_STEPS = ("tubes", "weak_sheets", "radius_edge", "half_maximum_edge")
+"""Refine steps that move the wall, or judge a vessel by its core as if it had no wall yet. The prior has been through
+them; after a probe they would take away the wall that labels drew."""
 
 NO_MORE = {"least_probability": 2.0}
 """Options of the step `gate` with which it adds nothing: no probability reaches this."""
@@ -178,7 +179,7 @@ def steps_after(
     """
     if method != "probe":
         return steps
-    kept = [(name, options) for name, options in steps if name not in EDGE_STEPS]
+    kept = [(name, options) for name, options in steps if name not in CORE_STEPS]
     return [(name, {**options, **NO_MORE} if name == "gate" else options) for name, options in kept]
 
 

@@ -157,3 +157,8 @@ def test_an_annotation_is_about_one_scan_only(tmp_path):
     ):
         with pytest.raises(MedsegError, match=said):
             require_scan(found, Grid("a.nii", shape, other), sha256)
+
+
+def test_a_file_without_any_annotation_is_said(tmp_path: Path):
+    with pytest.raises(MedsegError, match="at least one annotation, got none"):
+        read_annotations(_file(tmp_path))

@@ -96,6 +96,7 @@ def test_later_rounds_learn_from_labels_that_grew(run: Path, scans: Path, monkey
 
 
 def test_what_cannot_be_taught_is_one_line(run: Path, scans: Path) -> None:
+    teach(run, scans)
     before = sorted(path.name for path in (run / "methods" / "probe").iterdir())
     with pytest.raises(MedsegError, match="--rounds must be at least 1, got 0"):
         teach(run, scans, rounds=0)
@@ -111,7 +112,8 @@ def test_the_gate_beside_a_probe_is_plain_numbers(run: Path, scans: Path) -> Non
 
 
 def test_after_a_probe_the_flux_rule_takes_away_and_adds_nothing() -> None:
-    steps = [("region", {}), ("gate", {"alone_mm3": 3.0}), ("radius_edge", {}), ("region", {})]
+    cores = [("tubes", {}), ("weak_sheets", {}), ("radius_edge", {})]  # they would take a drawn wall away
+    steps = [("region", {}), ("gate", {"alone_mm3": 3.0}), *cores, ("region", {})]
     assert steps_after("stego", steps) == steps
     after = steps_after("probe", steps)
     assert [name for name, _ in after] == ["region", "gate", "region"]

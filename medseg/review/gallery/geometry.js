@@ -29,15 +29,14 @@ function positionOf(data, patch, cell) {
   return patch.affine.map((row) => row[3] + row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2]);
 }
 
-// Both in few words, a line each; what the letters mean stands in the notes of the page.
+// The place in the words that `medseg name` takes, where it can be given.
 function placeInWords(data, patch, cell) {
   const [slice, row, column] = storedPlace(data, patch, cell);
   const position = positionOf(data, patch, cell);
   const frame = patch.several ? `frame ${slice}, ` : "";
   if (patch.unit === "sector") return [`${frame}depth ${row}, ray ${column}`];
-  if (patch.unit === "px" && position) return [`${frame}x ${Math.round(position[1])}, y ${Math.round(position[0])}`];
+  if (patch.unit === "px" && position) return [`${frame}row ${Math.round(position[0])}, column ${Math.round(position[1])}`];
   if (patch.unit === "px") return [`${frame}row ${row}, column ${column}`];
-  const lines = [`s ${slice}, r ${row}, c ${column}`];
-  if (position) lines.push(`${position.map((value) => value.toFixed(1)).join(" ")} mm`);
-  return lines;
+  // Only mm can be given to `medseg name`: slice, row and column are those of the prepared grid.
+  return [position ? `${position.map((value) => value.toFixed(1)).join(" ")} mm` : `slice ${slice}, row ${row}, column ${column}`];
 }
