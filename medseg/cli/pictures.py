@@ -24,7 +24,7 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         metavar="FILE|NAME",
-        help="What labels mean: a classes.yaml, or a known data set (suim, cocostuff27, cityscapes, potsdam3).",
+        help="What labels mean: a classes.yaml, or a known data set (suim, suim_coarse, suim_fine, cocostuff27, ...).",
         show_default=False,
     ),
 ]
