@@ -11,7 +11,7 @@ help: ## show this list
 # Made anew whenever pyproject.toml changes, so that nothing that was dropped stays behind.
 $(installed): pyproject.toml
 	@python=$$(.ci/prerequisites) && rm -rf .venv && $$python -m venv .venv
-	@echo "installing medseg and its dependencies into .venv (several GB, some minutes)"
+	@echo "installing medseg and its dependencies into .venv (7 GB, some minutes)"
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@
 

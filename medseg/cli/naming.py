@@ -15,7 +15,19 @@ from typer.core import TyperCommand
 
 from medseg.cli.answers import answer_with, start_logging
 from medseg.cli.app import app
-from medseg.cli.options import MASKS, AsJson, Channel, Frame, Pseudonyms, Quiet, Resample, Series, Verbose
+from medseg.cli.options import (
+    MASKS,
+    AsJson,
+    Channel,
+    Decisions,
+    Frame,
+    Pseudonyms,
+    Quiet,
+    Resample,
+    Series,
+    Space,
+    Verbose,
+)
 from medseg.scans.picks import Pick
 
 _WORDS = 5
@@ -58,25 +70,8 @@ def name(
             show_default=False,
         ),
     ] = [],  # noqa: B006
-    space: Annotated[
-        str,
-        typer.Option(
-            "--space",
-            metavar="mm|voxel",
-            help="What X Y Z are: mm of the scanner (R, A, S), or indices of a voxel in the file; of a picture row, "
-            "column and frame.",
-        ),
-    ] = "mm",
-    decisions: Annotated[
-        Path | None,
-        typer.Option(
-            "--decisions",
-            metavar="FILE|FOLDER",
-            help="Named places of the review page, with the time they took.",
-            readable=False,
-            show_default=False,
-        ),
-    ] = None,
+    space: Space = "mm",
+    decisions: Decisions = None,
     scans: Annotated[
         Path | None,
         typer.Option(

@@ -69,3 +69,22 @@ HeldOut = Annotated[bool, typer.Option("--held-out", help="Only cases that train
 Compare = Annotated[
     bool, typer.Option("--compare", help="Also write k-means' and the untrained head's masks to OUT/comparison.")
 ]
+Space = Annotated[
+    str,
+    typer.Option(
+        "--space",
+        metavar="mm|voxel",
+        help="What X Y Z are: mm of the scanner (R, A, S), or indices of a voxel in the file; of a picture row, column "
+        "and frame.",
+    ),
+]
+Decisions = Annotated[
+    Path | None,
+    typer.Option(
+        "--decisions",
+        metavar="FILE|FOLDER",
+        help="Named places of the review page, with the time they took.",
+        readable=False,
+        show_default=False,
+    ),
+]

@@ -18,6 +18,7 @@ from medseg.cli.options import (
     MASKS,
     AsJson,
     Channel,
+    Decisions,
     Frame,
     Overrides,
     Pseudonyms,
@@ -25,6 +26,7 @@ from medseg.cli.options import (
     Resample,
     Scans,
     Series,
+    Space,
     Verbose,
 )
 from medseg.errors import MedsegError
@@ -89,25 +91,8 @@ def teach(
             show_default=False,
         ),
     ] = [],  # noqa: B006
-    space: Annotated[
-        str,
-        typer.Option(
-            "--space",
-            metavar="mm|voxel",
-            help="What X Y Z are: mm of the scanner (R, A, S), or indices of a voxel in the file; of a picture row, "
-            "column and frame.",
-        ),
-    ] = "mm",
-    decisions: Annotated[
-        Path | None,
-        typer.Option(
-            "--decisions",
-            metavar="FILE|FOLDER",
-            help="Named places of the review page, with the time they took.",
-            readable=False,
-            show_default=False,
-        ),
-    ] = None,
+    space: Space = "mm",
+    decisions: Decisions = None,
     head: Annotated[
         str,
         typer.Option(
