@@ -16,6 +16,11 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The hook compiles anew whatever medseg imports, too: twice the time of the libraries that most tests need.
+    import monai.transforms  # noqa: F401
+    import timm  # noqa: F401
+    import torch._dynamo  # noqa: F401
 install_import_hook("medseg", "typechecker.typechecker")
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,9 +19,17 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit status."""
     # Threads that spin while they wait made training six times slower beside another program.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return guarded(lambda: _command()(args=arguments, prog_name="medseg", standalone_mode=False))
+
+
+@cache
+def _command() -> Callable[..., object]:
+    """All verbs; a program that runs several need not put them together each time."""
+    from typer.main import get_command
+
     from medseg.cli.verbs import app
 
-    return guarded(lambda: app(args=arguments, prog_name="medseg", standalone_mode=False))
+    return get_command(app)
 
 
 def guarded(command: Callable[[], object]) -> int:

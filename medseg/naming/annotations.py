@@ -171,7 +171,7 @@ def is_annotation_file(path: Path) -> bool:
 
 
 def read_annotations(path: Path) -> tuple[list[Annotation], dict[str, str]]:
-    """The annotations of a file, and a line for each that breaks the schema or ticks nothing.
+    """The annotations of a file, and a line for each that breaks the schema or says nothing.
 
     Raises:
         MedsegError: the file is no annotation file at all.
@@ -229,10 +229,10 @@ def _annotation(entry: Any, where: str) -> Annotation:
         " ".join(texts["annotator"].split()) or UNNAMED,
         _time(entry.get("time"), where),
     )
-    if not found.ticked:
+    if not found.ticked and not found.seen:
         raise MedsegError(
-            f"{printable(where)} ({printable(found.case)}) must have at least one ticked cell, got none in "
-            f"{len(slices)} slices; tick the cells that hold a vessel, or leave out a case that shows none"
+            f"{printable(where)} ({printable(found.case)}) must have a ticked cell or a judged slice, got none in "
+            f"{len(slices)} slices; tick the cells that hold a vessel, or say that there is none"
         )
     return found
 

@@ -62,7 +62,7 @@ class PageText:
 
 
 def page_around(data: str, package: str, shared: Sequence[str] = ()) -> str:
-    """A page whose data lie in it, from the `page.html`, `page.css` and scripts of a package; no network is needed.
+    """A page whose data lie in it, from the `page.html`, `page.css` and scripts of a package, in the look of all pages.
 
     Args:
         data: JSON, as `as_script_json` writes it.
@@ -191,17 +191,21 @@ def own_scripts(folder: Path) -> list[Path]:
 
 
 def _joined(folder: Path, scripts: Sequence[Path], viewer: str = "") -> str:
-    """The page of a folder with its style and scripts in it."""
+    """The page of a folder with the look of all pages, its own style and its scripts in it."""
     parts = {
-        "/*STYLE*/": _text(folder / "page.css"),
+        "/*STYLE*/": _text(_review_folder() / "look.css") + _text(folder / "page.css"),
         "/*NIIVUE*/": _as_inline(viewer),
         "/*PAGE*/": _as_inline("\n".join(map(_text, scripts))),
     }
     return _PLACEHOLDER.sub(lambda found: parts[found[0]], _text(folder / "page.html"))
 
 
+def _review_folder() -> Path:
+    return Path(str(resources.files("medseg.review")))
+
+
 def _viewer_folder() -> Path:
-    return Path(str(resources.files("medseg.review"))) / "viewer"
+    return _review_folder() / "viewer"
 
 
 def _viewer() -> str:

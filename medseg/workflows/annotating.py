@@ -150,7 +150,7 @@ def collect_annotations(
         `lines` for the terminal, `cases`: what came of each, `failed`: a line for each annotation that is left out.
 
     Raises:
-        MedsegError: there is no annotation at all, or `out` cannot be used.
+        MedsegError: there is no annotation at all, none ticks a cell, or `out` cannot be used.
     """
     if method not in METHODS:
         raise MedsegError(f"--method must be one of {', '.join(METHODS)}, got {method}; choose one")
@@ -159,6 +159,11 @@ def collect_annotations(
     known = {case.case_id: case for case in listing.cases}
     found, failed = _found(downloads)
     latest, lines = _latest(found)
+    if latest and not any(annotation.ticked for annotation in latest):
+        raise MedsegError(
+            f"{downloads} must hold at least one ticked cell, got none in {sum(one.seen for one in latest)} judged "
+            "slices; tick the cells that hold a vessel"
+        )
     cases: dict[str, dict[str, Any]] = {}
     kept: list[tuple[Annotation, Case]] = []
     for annotation in track(latest, "making rough masks"):
@@ -178,6 +183,11 @@ def collect_annotations(
         effort = _effort_of(annotation for annotation, _ in kept)
         content = {"schema": SCHEMA, "effort": effort.as_dict(), "cases": cases, "annotations": entries}
         write_json(out / RECORD, content)
+        lines += [
+            printable(f"{one.case}: no vessel in {one.seen} judged slices, which count as background")
+            for one, _ in kept
+            if not one.ticked
+        ]
         lines.append(_summary(kept, effort, out))
     if kept and patches:
         counts = write_patches(out / "patches", _patches(kept, method))

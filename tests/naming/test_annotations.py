@@ -85,7 +85,7 @@ def test_an_annotation_is_read_and_written_as_it_is(tmp_path):
         (_slices([0.0, 1]), "columns 0 to 1"),
         (_slices([0, 1, 0]), "columns 0 to 1"),
         (_slices("00"), "columns 0 to 1"),
-        (_slices(), r"at least one ticked cell, got none in 1 slices; tick the cells"),
+        (_slices(seen=False), r"a ticked cell or a judged slice, got none in 1 slices; tick the cells"),
     ],
 )
 def test_a_bad_annotation_is_one_line_and_the_others_go_on(tmp_path, change, said):

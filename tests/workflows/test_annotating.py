@@ -230,7 +230,7 @@ def test_patches_are_written_on_request(scans, tmp_path):
 def test_each_bad_annotation_is_one_line_and_the_good_one_counts(scans, tmp_path, caplog):
     good = ticks(scans, "phantom_001", [20])
     other = ticks(scans, "phantom_002", [20])
-    empty = [{"index": 20, "ticked": [], "seen": True}]
+    empty = [{"index": 20, "ticked": [], "seen": False}]
     folder = save(tmp_path / "downloads", good, other | {"slices": empty}, other | {"case": "nobody"})
     save(folder / "a", other | {"source_sha256": "00"})
     (folder / "medseg_annotation (2).json").write_text("{")
@@ -238,7 +238,7 @@ def test_each_bad_annotation_is_one_line_and_the_good_one_counts(scans, tmp_path
         answer = collect_annotations(folder, scans, tmp_path / "out")
     assert list(answer["cases"]) == ["phantom_001"]
     lines = sorted(answer["failed"].values())
-    for said in ("at least one ticked cell", "none of that name", "another scan of that name", "readable JSON"):
+    for said in ("a ticked cell or a judged slice", "none of that name", "another scan of that name", "readable JSON"):
         assert sum(said in line for line in lines) == 1, said
     assert len(lines) == 4 and all(line.isprintable() for line in lines) and len(caplog.records) == 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -246,6 +246,19 @@ def test_each_bad_annotation_is_one_line_and_the_good_one_counts(scans, tmp_path
         "classes.yaml",
         "phantom_001_rough.nii.gz",
     ]
+
+
+def test_a_case_without_vessels_is_background_where_it_was_judged(scans, tmp_path):
+    none = ticks(scans, "phantom_002", []) | {"slices": [{"index": 20, "ticked": [], "seen": True}]}
+    folder = save(tmp_path / "downloads", ticks(scans, "phantom_001", [20]), none)
+    answer = collect_annotations(folder, scans, tmp_path / "out", patches=True)
+    assert "phantom_002: no vessel in 1 judged slices, which count as background" in answer["lines"]
+    path = rough_label_files(tmp_path / "out")["phantom_002"]
+    labels = read_rough_labels(path, read_grid(scans / "phantom_002_img.nii.gz"))
+    assert (labels[..., 20] == NO_VESSEL).all() and (np.delete(labels, 20, 2) == UNKNOWN).all()
+    with pytest.raises(MedsegError, match="must hold at least one ticked cell, got none in 1 judged slices"):
+        collect_annotations(save(tmp_path / "empty", none), scans, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_scan_on_another_grid_is_one_line(scans, tmp_path):
