@@ -134,18 +134,17 @@ def is_right(name: str, line: str, status: int) -> bool:
 
 def broken_in_process(data: Path) -> Iterator[tuple[str, str, int]]:
     """Name, line and status of each broken file, by the functions behind `medseg check`."""
-    from medseg.workflows.checking import Checks, check_path
+    from medseg.workflows.checking import check_path
 
-    with Checks() as checks:
-        for name in broken_names(data):
-            image = data / "awkward" / "reference.nii.gz" if is_label_volume(name) else None
-            try:
-                answer = check_path(data / "broken" / name, image=image, checks=checks)
-            except MedsegError as error:
-                yield name, str(error), 1
-            else:
-                line = " ".join(answer["failed"].values()) or answer["lines"][1]
-                yield name, line, int(bool(answer["failed"]))
+    for name in broken_names(data):
+        image = data / "awkward" / "reference.nii.gz" if is_label_volume(name) else None
+        try:
+            answer = check_path(data / "broken" / name, image=image)
+        except MedsegError as error:
+            yield name, str(error), 1
+        else:
+            line = " ".join(answer["failed"].values()) or answer["lines"][1]
+            yield name, line, int(bool(answer["failed"]))
 
 
 def run_medseg(arguments: Sequence[str], folder: Path) -> Run:

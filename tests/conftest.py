@@ -12,15 +12,15 @@ os.environ["NO_COLOR"] = "1"
 
 import logging  # noqa: E402 (the threads are set first)
 from collections.abc import Iterator  # noqa: E402
+from importlib import import_module  # noqa: E402
 
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The hook compiles anew whatever medseg imports, too: twice the time of the libraries that most tests need.
-    import monai.transforms  # noqa: F401
-    import timm  # noqa: F401
-    import torch._dynamo  # noqa: F401
+    for module in ("medseg", "monai.transforms", "timm", "torch._dynamo"):
+        import_module(module)  # medseg first: it says that nothing is reported to anybody
 install_import_hook("medseg", "typechecker.typechecker")
 
 

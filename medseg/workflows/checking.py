@@ -6,8 +6,9 @@ been checked in this process is not read again while its time and size stay the 
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,48 +28,44 @@ _known: dict[_Key, Any] = {}
 """Answers and refusals by function, files (with time and size) and arguments."""
 
 
-class Checks:
-    """Asks a worker, and remembers its answers; a context manager."""
+def facts(path: Path, pick: Pick) -> dict[str, Any]:
+    """What `check_scan` finds out.
 
-    def __init__(self, **limits: Any) -> None:
-        self._contained = Contained(modules=("medseg.scans.check",), **limits)
+    Raises:
+        MedsegError: the scan cannot be used.
+    """
+    return _asked(scan_facts, (path,), path, pick)
 
-    def __enter__(self) -> Checks:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._contained.close()
+def pair(path: Path, image: Path, pick: Pick, scheme: LabelScheme | None = None, *, is_mask: bool = False) -> list[str]:
+    """The notes of `check_pair`.
 
-    def facts(self, path: Path, pick: Pick) -> dict[str, Any]:
-        """What `check_scan` finds out.
+    Raises:
+        MedsegError: label and image do not fit.
+    """
+    function = _pair_of_mask if is_mask else check_pair
+    arguments = (image, pick) if is_mask else (image, pick, scheme)
+    return _asked(function, (path, image), path, *arguments)
 
-        Raises:
-            MedsegError: the scan cannot be used.
-        """
-        return self._asked(scan_facts, (path,), path, pick)
 
-    def pair(
-        self, path: Path, image: Path, pick: Pick, scheme: LabelScheme | None = None, *, is_mask: bool = False
-    ) -> list[str]:
-        """The notes of `check_pair`.
+def _asked(function: Callable[..., Any], files: Sequence[Path], path: Path, *arguments: Any) -> Any:
+    key = (function.__qualname__, *map(_state, files), repr(arguments))
+    if key not in _known:
+        try:
+            _known[key] = _worker().call(function, path, *arguments)
+        except MedsegError as error:
+            _known[key] = error
+    if isinstance(_known[key], MedsegError):
+        raise _known[key]
+    return _known[key]
 
-        Raises:
-            MedsegError: label and image do not fit.
-        """
-        function = _pair_of_mask if is_mask else check_pair
-        arguments = (image, pick) if is_mask else (image, pick, scheme)
-        return self._asked(function, (path, image), path, *arguments)
 
-    def _asked(self, function: Callable[..., Any], files: Sequence[Path], path: Path, *arguments: Any) -> Any:
-        key = (function.__qualname__, *map(_state, files), repr(arguments))
-        if key not in _known:
-            try:
-                _known[key] = self._contained.call(function, path, *arguments)
-            except MedsegError as error:
-                _known[key] = error
-        if isinstance(_known[key], MedsegError):
-            raise _known[key]
-        return _known[key]
+@cache
+def _worker() -> Contained:
+    """The worker of this process: while it waits it holds nothing but what it has imported."""
+    worker = Contained(modules=("medseg.scans.check",))
+    atexit.register(worker.close)
+    return worker
 
 
 def usable(
@@ -82,31 +79,27 @@ def usable(
         scheme: what the values and colours of label pictures mean.
     """
     kept, failed = [], {}
-    with Checks() as checks:
-        for case in track(cases, "checking files"):
-            try:
-                checks.facts(case.image, case.pick)
-                if case.mask is not None:
-                    checks.pair(case.mask, case.image, case.pick, is_mask=True)
-                if labels and case.case_id in labels:
-                    checks.pair(labels[case.case_id], case.image, case.pick, scheme)
-            except MedsegError as error:
-                failed[case.case_id] = str(error)
-            else:
-                kept.append(case)
+    for case in track(cases, "checking files"):
+        try:
+            facts(case.image, case.pick)
+            if case.mask is not None:
+                pair(case.mask, case.image, case.pick, is_mask=True)
+            if labels and case.case_id in labels:
+                pair(labels[case.case_id], case.image, case.pick, scheme)
+        except MedsegError as error:
+            failed[case.case_id] = str(error)
+        else:
+            kept.append(case)
     return tuple(kept), failed
 
 
-def check_path(
-    what: Path | Sequence[Path], *, image: Path | None = None, pick: Pick = WHOLE, checks: Checks | None = None
-) -> dict[str, Any]:
+def check_path(what: Path | Sequence[Path], *, image: Path | None = None, pick: Pick = WHOLE) -> dict[str, Any]:
     """Check folders, lists, files, or a label with its image.
 
     Args:
         what: what `find_cases` takes, or several of these; with `image` one label.
         image: the image that `what` is the label of; of DICOM also the folder of its series.
         pick: what to take of files that hold several volumes.
-        checks: who is asked, where many paths are checked one after the other; a worker of its own by default.
 
     Returns:
         `lines`: a row for each case; `cases`: the same as plain values; `failed`: a line by case.
@@ -115,13 +108,12 @@ def check_path(
         MedsegError: there is nothing to check.
     """
     given = [what] if isinstance(what, Path) else list(what)
-    with Checks() if checks is None else nullcontext(checks) as asked:
-        if image is not None:
-            if len(given) > 1:
-                raise MedsegError(f"--for must go with one label, got {len(given)}; check them one by one")
-            rows, notes = [_check_label(asked, given[0], image, pick)], list[str]()
-        else:
-            rows, notes = _rows(asked, given, pick)
+    if image is not None:
+        if len(given) > 1:
+            raise MedsegError(f"--for must go with one label, got {len(given)}; check them one by one")
+        rows, notes = [_check_label(given[0], image, pick)], list[str]()
+    else:
+        rows, notes = _rows(given, pick)
     failed = {row["case"]: row["problem"] for row in rows if row.get("problem")}
     if image is not None and not failed:
         notes.append(f"{given[0]} fits {image}")
@@ -129,13 +121,13 @@ def check_path(
     return {"lines": [*_table(rows), *notes, *([count] if len(rows) > 1 else [])], "cases": rows, "failed": failed}
 
 
-def _rows(checks: Checks, given: Sequence[Path], pick: Pick) -> tuple[list[dict[str, Any]], list[str]]:
+def _rows(given: Sequence[Path], pick: Pick) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each case of what was given, and notes."""
     for path in given:
         if path.is_file() and path.suffix.lower() not in (".csv", ".json"):
             require_image_content(path)
     listing = find_cases(given[0] if len(given) == 1 else given, pick=pick)
-    rows = [_check_case(checks, case, listing) for case in track(listing.cases, "checking files")]
+    rows = [_check_case(case, listing) for case in track(listing.cases, "checking files")]
     rows += [{"case": name, "problem": problem} for name, problem in listing.problems]
     if len(given) == len(rows) == 1 and given[0].is_file() and rows[0].get("is_dark"):
         rows[0]["problem"] = (
@@ -145,11 +137,11 @@ def _rows(checks: Checks, given: Sequence[Path], pick: Pick) -> tuple[list[dict[
     return rows, list(listing.notes)
 
 
-def _check_case(checks: Checks, case: Case, listing: Listing) -> dict[str, Any]:
+def _check_case(case: Case, listing: Listing) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case.case_id, "image": str(case.image), "beside": {}, "problem": None}
     problems = []
     try:
-        row |= checks.facts(case.image, case.pick)
+        row |= facts(case.image, case.pick)
     except MedsegError as error:
         problems.append(str(error))
     partners = {"mask": case.mask, "label": listing.labels.get(case.case_id)}
@@ -160,9 +152,8 @@ def _check_case(checks: Checks, case: Case, listing: Listing) -> dict[str, Any]:
         row["beside"][role] = beside
         try:
             is_mask = role == "mask"
-            beside["notes"] = checks.pair(
-                path, case.image, case.pick, None if is_mask else listing.scheme, is_mask=is_mask
-            )
+            scheme = None if is_mask else listing.scheme
+            beside["notes"] = pair(path, case.image, case.pick, scheme, is_mask=is_mask)
         except MedsegError as error:
             beside["problem"] = str(error)
             if not problems:  # else the image is to blame
@@ -171,7 +162,7 @@ def _check_case(checks: Checks, case: Case, listing: Listing) -> dict[str, Any]:
     return row
 
 
-def _check_label(checks: Checks, label: Path, image: Path, pick: Pick) -> dict[str, Any]:
+def _check_label(label: Path, image: Path, pick: Pick) -> dict[str, Any]:
     if image.is_dir():
         cases = find_cases(image, pick=pick).cases
         if len(cases) > 1:
@@ -179,8 +170,8 @@ def _check_label(checks: Checks, label: Path, image: Path, pick: Pick) -> dict[s
         image = cases[0].image
     row: dict[str, Any] = {"case": image.name, "image": str(image), "beside": {}, "problem": None}
     try:
-        row |= checks.facts(image, pick)
-        row["beside"] = {"label": {"file": str(label), "notes": checks.pair(label, image, pick), "problem": None}}
+        row |= facts(image, pick)
+        row["beside"] = {"label": {"file": str(label), "notes": pair(label, image, pick), "problem": None}}
     except MedsegError as error:
         row["problem"] = str(error)
     return row

@@ -35,7 +35,7 @@ from medseg.scoring.tables import (
     write_scores_csv,
     write_scores_json,
 )
-from medseg.workflows.checking import Checks
+from medseg.workflows import checking
 from medseg.workflows.manifests import is_picture_result, read_manifests
 from medseg.workflows.original_scans import OriginalScans
 from medseg.workflows.results import read_frames, read_mask
@@ -106,15 +106,14 @@ def score_results(
         )
     entries = read_classes(out / "classes.yaml").classes
     rows: list[ScoreRow] = []
-    with Checks() as checks:
-        for manifest, reference in track(pairs, "scoring"):
-            try:
-                if not is_picture_result(manifest):
-                    checks.pair(reference, out / f"{manifest['case']}_seg.nii.gz", WHOLE)
-                rows += _score_case(manifest, reference, out, originals, region, entries, found.scheme)
-            except MedsegError as error:
-                failed[manifest["case"]] = str(error)
-                _log.error(str(error))
+    for manifest, reference in track(pairs, "scoring"):
+        try:
+            if not is_picture_result(manifest):
+                checking.pair(reference, out / f"{manifest['case']}_seg.nii.gz", WHOLE)
+            rows += _score_case(manifest, reference, out, originals, region, entries, found.scheme)
+        except MedsegError as error:
+            failed[manifest["case"]] = str(error)
+            _log.error(str(error))
     if not rows:
         return {"lines": ["no case could be scored"], "failed": failed}
     method = pairs[0][0]["method"]

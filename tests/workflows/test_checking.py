@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from medseg.errors import MedsegError
+from medseg.scans import contained
 from medseg.scans.cases import Case
 from medseg.workflows import checking
 from medseg.workflows.checking import check_path, usable
@@ -133,6 +134,17 @@ def test_a_file_is_read_once_while_it_stays_the_same(folder: Path, monkeypatch: 
     _save(folder / "a_img.nii.gz", _VALUES * 0)
     assert "must show something" in usable(cases)[1]["a"]
     assert asked == [folder / "a_img.nii.gz"]
+
+
+def test_one_process_reads_the_files_of_all_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable([Case("a", folder / "a_img.nii.gz", "a")])[0]
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("another process")
+
+    monkeypatch.setattr(contained.subprocess, "Popen", refused)
+    assert usable([Case("b", folder / "b_img.nii.gz", "b")])[0]
+    assert check_path(folder / "a_label.nii.gz", image=folder / "a_img.nii.gz")["failed"] == {}
 
 
 @pytest.mark.skipif("MEDSEG_TEST_DATA" not in os.environ, reason="MEDSEG_TEST_DATA is not set")
