@@ -112,7 +112,8 @@ class Contained:
         """
         limit = self.seconds + SECONDS_PER_MEGABYTE * _bytes_of(path) / 1e6
         process = self._started()
-        question = base64.b64encode(pickle.dumps((function, path, arguments, self.memory_bytes, limit)))
+        asked = (Path.cwd(), function, path, arguments, self.memory_bytes, limit)
+        question = base64.b64encode(pickle.dumps(asked))
         start = time.monotonic()
         try:
             assert process.stdin is not None
@@ -219,7 +220,9 @@ def serve() -> None:
     answers.write(b"ready\n")
     answers.flush()
     for line in sys.stdin.buffer:
-        function, path, arguments, memory_bytes, seconds = pickle.loads(base64.b64decode(line))  # by our own parent
+        asked = pickle.loads(base64.b64decode(line))  # by our own parent
+        folder, function, path, arguments, memory_bytes, seconds = asked
+        os.chdir(folder)  # where the parent is now: paths may be relative
         if not _limit(memory_bytes, seconds) and watch is None and resource is not None:
             watch = _Watch(memory_bytes)
             watch.start()

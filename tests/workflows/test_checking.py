@@ -144,7 +144,8 @@ def test_one_process_reads_the_files_of_all_checks(folder: Path, monkeypatch: py
 
     monkeypatch.setattr(contained.subprocess, "Popen", refused)
     assert usable([Case("b", folder / "b_img.nii.gz", "b")])[0]
-    assert check_path(folder / "a_label.nii.gz", image=folder / "a_img.nii.gz")["failed"] == {}
+    monkeypatch.chdir(folder)
+    assert check_path(Path("a_label.nii.gz"), image=Path("a_img.nii.gz"))["failed"] == {}
 
 
 @pytest.mark.skipif("MEDSEG_TEST_DATA" not in os.environ, reason="MEDSEG_TEST_DATA is not set")
