@@ -161,8 +161,8 @@ def collect_annotations(
     latest, lines = _latest(found)
     if latest and not any(annotation.ticked for annotation in latest):
         raise MedsegError(
-            f"{downloads} must hold at least one ticked cell, got none in {sum(one.seen for one in latest)} judged "
-            "slices; tick the cells that hold a vessel"
+            f"{downloads} must hold at least one ticked cell, got none (judged slices: "
+            f"{sum(one.seen for one in latest)}); tick the cells that hold a vessel"
         )
     cases: dict[str, dict[str, Any]] = {}
     kept: list[tuple[Annotation, Case]] = []
@@ -184,7 +184,7 @@ def collect_annotations(
         content = {"schema": SCHEMA, "effort": effort.as_dict(), "cases": cases, "annotations": entries}
         write_json(out / RECORD, content)
         lines += [
-            printable(f"{one.case}: no vessel in {one.seen} judged slices, which count as background")
+            printable(f"{one.case}: no cell was ticked, so all judged slices ({one.seen}) are background")
             for one, _ in kept
             if not one.ticked
         ]

@@ -73,7 +73,7 @@ def test_downloads_become_rough_masks_and_patches(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"slices": [{"index": 6, "ticked": [], "seen": True}]}, "one ticked cell, got none in 1 judged slices"),
+        ({"slices": [{"index": 6, "ticked": [], "seen": True}]}, "one ticked cell, got none (judged slices: 1)"),
         ({"source_sha256": "00"}, "got another scan of that name; annotate it again"),
         ({"shape": [40, 30, 13]}, "must have the 40 x 30 x 12 voxels of"),
         ({"case": "008"}, "the annotation of 008 must be about a case of the scans, got none of that name"),

@@ -252,11 +252,11 @@ def test_a_case_without_vessels_is_background_where_it_was_judged(scans, tmp_pat
     none = ticks(scans, "phantom_002", []) | {"slices": [{"index": 20, "ticked": [], "seen": True}]}
     folder = save(tmp_path / "downloads", ticks(scans, "phantom_001", [20]), none)
     answer = collect_annotations(folder, scans, tmp_path / "out", patches=True)
-    assert "phantom_002: no vessel in 1 judged slices, which count as background" in answer["lines"]
+    assert "phantom_002: no cell was ticked, so all judged slices (1) are background" in answer["lines"]
     path = rough_label_files(tmp_path / "out")["phantom_002"]
     labels = read_rough_labels(path, read_grid(scans / "phantom_002_img.nii.gz"))
     assert (labels[..., 20] == NO_VESSEL).all() and (np.delete(labels, 20, 2) == UNKNOWN).all()
-    with pytest.raises(MedsegError, match="must hold at least one ticked cell, got none in 1 judged slices"):
+    with pytest.raises(MedsegError, match=r"must hold at least one ticked cell, got none \(judged slices: 1\)"):
         collect_annotations(save(tmp_path / "empty", none), scans, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
