@@ -48,6 +48,7 @@ def test_each_step_goes_on_with_what_the_one_before_it_has_left(tmp_path, capsys
     assert "oracle" in capsys.readouterr().out
     kept = json.loads((out / "stages" / "options.json").read_text())
     assert (kept["config"], kept["n_clusters"], kept["t_clusters"]) == ("pictures_bank", 4, 3)
+    assert json.loads((out / "datus.json").read_text())["settings"]["crf"] is True  # as the masks that were scored
     assert len(list((out / "stages" / "keys").iterdir())) == 3  # all steps looked with one network, once
     table = (out / "evaluation" / "evaluation.csv").read_text()
     assert all(f",{name}," in table for name in ("reef", "fish", "all else", "diver"))
@@ -92,6 +93,8 @@ def test_values_stand_for_the_colours_that_they_were_made_of(tmp_path):
         (["--vit_size", "vitg"], "--vit_size must be vits or vitb .* got vitg and 8"),
         (["--vit_size", "vitb", "--patch_size", "14"], "got vitb and 14"),
         (["--classes", "swim"], "label scheme must be one of"),
+        (["--split", "vaal"], "--split must be a folder of .*data, got vaal; there is train"),
+        (["--device", "cuda:1"], "--device must be cpu, cuda or cuda:0, got cuda:1"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, message, tmp_path):

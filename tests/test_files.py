@@ -115,10 +115,10 @@ def test_yaml_that_is_meant_to_break_the_reader_is_an_error_at_once(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(yaml.YAMLError):
         load_yaml(text)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert not list(tmp_path.iterdir())
 
 

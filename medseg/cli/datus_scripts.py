@@ -23,7 +23,7 @@ _FILE = "stages/options.json"
 _DEFAULTS: Mapping[str, Any] = {
     "data_dir": "data", "split": "train", "config": None, "vit_size": None, "patch_size": 8, "pretrained_weights": None,
     "crop_backbone": None, "crop_checkpoint": None, "resolution": 1.0, "n_clusters": 6, "t_clusters": None, "seed": 0,
-    "classes": None, "device": None, "set": [],
+    "classes": None, "crf": "false", "device": None, "set": [],
 }  # fmt: skip
 _SIZES = {"s": "small", "b": "base"}
 _WITHOUT_MEANING = (
@@ -43,7 +43,6 @@ def run_command(arguments: Sequence[str], description: str, **fixed: Any) -> int
     """
     asked = vars(_parser(description).parse_args(as_options(arguments)))
     out: Path = asked.pop("out")
-    crf = asked.pop("crf") == "true"
     unused = [name for name in _WITHOUT_MEANING if asked.pop(name) is not None]
     options = {**_DEFAULTS, **_kept(out), **{name: value for name, value in asked.items() if value is not None}}
 
@@ -55,10 +54,9 @@ def run_command(arguments: Sequence[str], description: str, **fixed: Any) -> int
     if unused:
         _log.info("without meaning here: %s", ", ".join(f"--{name}" for name in unused))
     config, overrides = _network(options)
-    split = Path(options["data_dir"]) / options["split"]
     checkpoint = options["crop_checkpoint"]
     answer = run_datus(
-        split if split.is_dir() else Path(options["data_dir"]), out, config=config, overrides=overrides, crf=crf,
+        _images(options), out, config=config, overrides=overrides, crf=options["crf"] == "true",
         crop_backbone=options["crop_backbone"], crop_checkpoint=Path(checkpoint) if checkpoint else None,
         resolution=options["resolution"], clusters=options["n_clusters"], merge_to=options["t_clusters"],
         seed=options["seed"], scheme=load_scheme(options["classes"]) if options["classes"] else None, **fixed,
@@ -85,12 +83,21 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--t_clusters", type=int, help="classes they are merged into [as many as clusters]")
     parser.add_argument("--seed", type=int, help="of k-means [0]")
     parser.add_argument("--classes", help="what labels mean: suim_coarse, suim_fine, suim, or a classes.yaml")
-    parser.add_argument("--crf", nargs="?", const="true", default="false", type=str.lower, choices=["true", "false"])
+    parser.add_argument("--crf", nargs="?", const="true", type=str.lower, choices=["true", "false"])
     parser.add_argument("--device", help="cpu, cuda or cuda:0")
     parser.add_argument("--set", action="append", metavar="section.key=value", help="a key of the config")
     for name in _WITHOUT_MEANING:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
+
+
+def _images(options: Mapping[str, Any]) -> Path:
+    """The folder of the split, or a folder of pictures that has none."""
+    data = Path(options["data_dir"])
+    split = data / options["split"]
+    if not split.is_dir() and (there := [name for name in ("train", "val", "test") if (data / name).is_dir()]):
+        raise MedsegError(f"--split must be a folder of {data}, got {options['split']}; there is {', '.join(there)}")
+    return split if split.is_dir() else data
 
 
 def _kept(out: Path) -> dict[str, Any]:
@@ -108,6 +115,10 @@ def _kept(out: Path) -> dict[str, Any]:
 def _network(options: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Config and overrides that mean the published options."""
     overrides = list(options["set"])
+    if options["device"] not in (None, "cpu", "cuda", "cuda:0"):
+        raise MedsegError(
+            f"--device must be cpu, cuda or cuda:0, got {options['device']}; CUDA_VISIBLE_DEVICES chooses another GPU"
+        )
     if options["device"]:
         overrides.append(f"run.device={options['device'].partition(':')[0]}")
     if options["pretrained_weights"]:

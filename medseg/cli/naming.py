@@ -48,6 +48,9 @@ def _joined(arguments: list[str]) -> Iterator[str]:
         yield (word := rest.pop(0))
         if word == "--click":
             count = next((n for n, part in enumerate(rest[:_WORDS]) if part.startswith("--")), len(rest[:_WORDS]))
+            if count and len(rest[0].split()) == _WORDS:  # somebody put quotes around them
+                yield rest.pop(0)
+                continue
             yield shlex.join(rest[:count])
             del rest[:count]
 

@@ -164,7 +164,9 @@ def labelled_patches(
     known = cut_all(np.where(region, labels, 0)[None], places, _WINDOW)[:, 0]
     holds = np.asarray((known > 0).any((1, 2)))
     chosen = holds | (known == 0).all((1, 2))
-    return cut_all(channels, places[chosen], _WINDOW), holds[chosen], places[chosen, 0]
+    nothing = np.zeros((0, len(channels), SIDE, SIDE), channels.dtype)
+    features = cut_all(channels, places[chosen], _WINDOW) if chosen.any() else nothing
+    return features, holds[chosen], places[chosen, 0]
 
 
 def open_voxels(

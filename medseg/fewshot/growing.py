@@ -8,7 +8,7 @@ label of it, so nobody's vessel appears where nobody pointed; background grows w
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int8
+from jaxtyping import Bool, Float, Int8
 from scipy.ndimage import binary_propagation
 
 from medseg.fewshot.places import UNKNOWN
@@ -21,19 +21,22 @@ rule, and a missed branch would teach the next round to miss it."""
 
 
 def grow_labels(
-    given: Int8[np.ndarray, "i j k"], probabilities: Float[np.ndarray, "c i j k"]
+    given: Int8[np.ndarray, "i j k"],
+    probabilities: Float[np.ndarray, "c i j k"],
+    region: Bool[np.ndarray, "i j k"],
 ) -> Int8[np.ndarray, "i j k"]:
     """Labels for the next round.
 
     Args:
         given: class of each voxel, 0 for background, `UNKNOWN` where nobody said anything.
         probabilities: of the classes 1, 2 ..., by the probe of this round.
+        region: where to look; nothing grows outside it, where the probe was never asked.
 
     Returns:
         The given labels and those that grew.
     """
     grown = given.copy()
-    unknown = given == UNKNOWN
+    unknown = (given == UNKNOWN) & region
     grown[unknown & (probabilities.sum(0) < SURE_OF_NONE)] = 0
     for number, probability in enumerate(probabilities, start=1):
         begun = given == number

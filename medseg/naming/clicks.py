@@ -73,7 +73,7 @@ def parse_click(words: Sequence[str], space: str) -> Click:
 
 
 def read_clicks(path: Path) -> list[Click]:
-    """The clicks in a decisions file, or in all of a folder, in the order of their names.
+    """The clicks in a decisions file, or in all of a folder: of each reviewer those of the last word on a case.
 
     Raises:
         MedsegError: there is no such file, one is no decisions file, or a click in it breaks the schema.
@@ -81,13 +81,14 @@ def read_clicks(path: Path) -> list[Click]:
     return [click for entry, where in _decisions(path) for click in _clicks(entry, where)]
 
 
-def read_minutes(path: Path) -> float:
-    """Minutes that were spent on the decisions that hold clicks, as the page measured them.
+def read_minutes(path: Path, cases: Collection[str]) -> float:
+    """Minutes that were spent on these cases, where they were clicked, as the page measured them.
 
     Raises:
         MedsegError: see `read_clicks`.
     """
-    return sum(_seconds(entry, where) for entry, where in _decisions(path) if _clicks(entry, where)) / 60
+    counted = [pair for pair in _decisions(path) if pair[0].get("case") in cases and _clicks(*pair)]
+    return sum(_seconds(entry, where) for entry, where in counted) / 60
 
 
 def voxel_of(click: Click, grid: Grid) -> tuple[int, int, int]:
@@ -153,7 +154,7 @@ def require_known(clicks: Sequence[Click], names: Collection[str]) -> None:
 
 
 def _decisions(path: Path) -> list[tuple[Mapping[str, Any], str]]:
-    """Every decision of a file or folder, and what errors call it."""
+    """The last decision of each reviewer on each case, and what errors call it: a later download holds it all again."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     found = []
     for file in files:
@@ -168,7 +169,10 @@ def _decisions(path: Path) -> list[tuple[Mapping[str, Any], str]]:
         found += [(entry, f"decision {number} in {file}") for number, entry in enumerate(entries, start=1)]
     if not found:
         raise MedsegError(f"{path} must hold decisions of the review page, got none; download them again")
-    return found
+    last: dict[tuple[str, str], tuple[Mapping[str, Any], str]] = {}
+    for entry, where in sorted(found, key=lambda one: str(one[0].get("time", ""))):
+        last[str(entry.get("case")), str(entry.get("reviewer", ""))] = (entry, where)
+    return list(last.values())
 
 
 def _clicks(entry: Mapping[str, Any], where: str) -> list[Click]:

@@ -89,6 +89,7 @@ class Contained:
         self.modules = modules
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
+        self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> Contained:
         return self
@@ -111,26 +112,12 @@ class Contained:
             ReaderFailed: the function dies of it, or takes too much memory or time.
         """
         limit = self.seconds + SECONDS_PER_MEGABYTE * _bytes_of(path) / 1e6
-        process = self._started()
         asked = (Path.cwd(), function, path, arguments, self.memory_bytes, limit)
         question = base64.b64encode(pickle.dumps(asked))
-        start = time.monotonic()
-        try:
-            assert process.stdin is not None
-            process.stdin.write(question + b"\n")
-            process.stdin.flush()
-            line = self._answers.get(timeout=limit)
-        except queue.Empty:
-            self.close()
-            raise ReaderFailed(
-                f"{path} must be read within {limit:.0f} s, got a reader that was still busy after "
-                f"{time.monotonic() - start:.0f} s; it is damaged or too large, export it again",
-                "slow",
-            ) from None
-        except OSError:  # the worker died before it was asked
-            line = b""
-        if not line:
-            raise self._death(path, limit)
+        with self._one_at_a_time:
+            line = self._answer_to(question, path, limit)
+            if not line:
+                raise self._death(path, limit)
         answer = json.loads(line)
         if "value" in answer:
             return answer["value"]
@@ -144,6 +131,28 @@ class Contained:
             "it is damaged, export it again",
             "untranslated",
         )
+
+    def _answer_to(self, question: bytes, path: Path, limit: float) -> bytes:
+        """The line that the worker answers; an empty one when it dies."""
+        process = self._started()
+        start = time.monotonic()
+        try:
+            assert process.stdin is not None
+            process.stdin.write(question + b"\n")
+            process.stdin.flush()
+            return self._answers.get(timeout=limit)
+        except queue.Empty:
+            self.close()
+            raise ReaderFailed(
+                f"{path} must be read within {limit:.0f} s, got a reader that was still busy after "
+                f"{time.monotonic() - start:.0f} s; it is damaged or too large, export it again",
+                "slow",
+            ) from None
+        except OSError:  # the worker died before it was asked
+            return b""
+        except BaseException:  # an interrupt: the answer still to come must not be taken for that of the next file
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the worker."""
@@ -222,7 +231,8 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         asked = pickle.loads(base64.b64decode(line))  # by our own parent
         folder, function, path, arguments, memory_bytes, seconds = asked
-        os.chdir(folder)  # where the parent is now: paths may be relative
+        with contextlib.suppress(OSError):  # a folder that only its owner may enter
+            os.chdir(folder)  # where the parent is now: paths may be relative
         if not _limit(memory_bytes, seconds) and watch is None and resource is not None:
             watch = _Watch(memory_bytes)
             watch.start()
@@ -249,14 +259,19 @@ def _limit(memory_bytes: int, seconds: float) -> bool:
         return False
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = int(used.ru_utime + used.ru_stime + seconds) + _CPU_SECONDS_MORE
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _lower(resource.RLIMIT_CPU, cpu)
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:
         return False
-    most = pages * resource.getpagesize() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
     return True
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set a limit; one that the system has set for good, as queues of clusters do, may not be exceeded."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 class _Watch(threading.Thread):

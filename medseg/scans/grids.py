@@ -185,6 +185,17 @@ def memory_bytes() -> int:
         return _MEMORY_WHERE_UNKNOWN
 
 
+def spread_slices(count: int, wanted: int) -> list[int]:
+    """Indices of slices at equal distances, the middle of as many equal parts.
+
+    Example:
+        >>> spread_slices(120, 3), spread_slices(2, 3)
+        ([20, 60, 100], [0, 1])
+    """
+    parts = min(wanted, count)
+    return [int((part + 0.5) * count / parts) for part in range(parts)]
+
+
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "none"
 

@@ -19,8 +19,10 @@ from medseg.scans.pairing import LeftOut
 
 _VOLUME_KINDS = ("seg", "prob", "uncertainty", "region")
 _PICTURE_KINDS = ("seg", "colour", "overlay", "uncertainty", "region")
-_OUTPUT_FOLDERS = ("comparison", "plots", "export")
+_OUTPUT_FOLDERS = ("comparison", "plots", "export", "patches")
 _CLASSES = "classes.yaml"
+_ANNOTATIONS = "annotations.json"
+"""As `workflows/annotating.py` writes it beside rough masks."""
 _READINGS = "reviewers", "decisions.json"
 """Folder of each reviewer's own labels, and the file beside it, as `review/collect.py` writes them: beside the label of
 a case, theirs are no second one."""
@@ -151,7 +153,21 @@ def _outputs(folder: Path, names: Iterable[str]) -> set[str] | None:
             outputs |= {f"{case_id}_{kind}.nii.gz" for kind in _VOLUME_KINDS}
             outputs |= {f"{case_id}_{kind}.png" for kind in _PICTURE_KINDS}
             outputs |= {name, _CLASSES} | set(manifest.get("files", ()))
+    if _ANNOTATIONS in names and (rough := _rough_masks(folder / _ANNOTATIONS)):
+        is_output = True
+        outputs |= {_ANNOTATIONS, _CLASSES} | rough
     return outputs if is_output else None
+
+
+def _rough_masks(path: Path) -> set[str]:
+    """The rough masks beside a record of what was ticked; none where it is somebody else's file."""
+    try:
+        record = read_json(path)
+    except MedsegError:
+        return set()
+    cases = record.get("cases") if isinstance(record, dict) and "annotations" in record else None
+    entries = cases.values() if isinstance(cases, dict) else ()
+    return {str(entry["mask"]) for entry in entries if isinstance(entry, dict) and "mask" in entry}
 
 
 def _is_run(path: Path) -> bool:

@@ -179,9 +179,14 @@ def collect_annotations(
         _log.error(line)
     if kept:
         _write_classes(out / "classes.yaml")
-        entries = [annotation.as_dict() for annotation, _ in kept]
         effort = _effort_of(annotation for annotation, _ in kept)
-        content = {"schema": SCHEMA, "effort": effort.as_dict(), "cases": cases, "annotations": entries}
+        before, entries = _before(out, cases)
+        if before:
+            lines.append(f"collected earlier, and kept: {', '.join(sorted(before))}")
+        entries += [annotation.as_dict() for annotation, _ in kept]
+        every = before | cases
+        total = _sum([Effort.from_dict(entry["effort"]) for entry in every.values()])
+        content = {"schema": SCHEMA, "effort": total.as_dict(), "cases": every, "annotations": entries}
         write_json(out / RECORD, content)
         lines += [
             printable(f"{one.case}: no cell was ticked, so all judged slices ({one.seen}) are background")
@@ -249,6 +254,19 @@ def read_rough_labels(path: Path, grid: Grid) -> Int8[np.ndarray, "i j k"]:
             f"{path} must be a rough mask with 2 where there is no vessel, got no 2, as in a full mask; {_COLLECT}"
         )
     return np.array([UNKNOWN, VESSEL, NO_VESSEL], np.int8)[values]
+
+
+def _before(folder: Path, anew: Collection[str]) -> tuple[dict[str, dict[str, Any]], list[Any]]:
+    """What came of other cases when they were collected into this folder, and what was ticked in them."""
+    if not (folder / RECORD).is_file():
+        return {}, []
+    cases = {
+        case: entry
+        for case, entry in _collected(folder).items()
+        if case not in anew and (folder / str(entry["mask"])).is_file()
+    }
+    entries = read_record(folder / RECORD, "annotations", advice=_COLLECT)["annotations"]
+    return cases, [entry for entry in entries if isinstance(entry, dict) and entry.get("case") in cases]
 
 
 def _collected(folder: Path) -> dict[str, dict[str, Any]]:

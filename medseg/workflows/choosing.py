@@ -234,6 +234,7 @@ def make_method(
         steps=best.step,
         linear=None,
     )
+    (folder / "classes.yaml").unlink(missing_ok=True)  # comes back last: without it, the method is not whole
     best.model.save(folder)
     first = None if voter == record.folder else {"stego": ClusterModel.load(record.method_folders("stego")[0])}
     name_methods(fitted, dataset, voter, record.config, facts, measured(points, record), meaning, first=first)

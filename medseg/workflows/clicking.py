@@ -109,7 +109,7 @@ def name_by_clicks(
     if not given:
         raise MedsegError("a click must be given, got none; write --click CASE x y z CLASS, or name --decisions")
     if minutes is None and decisions is not None and not clicks:
-        minutes = read_minutes(decisions)
+        minutes = read_minutes(decisions, {click.case for click in given})
     effort = Effort({"clicks": len(dict.fromkeys(given))}, minutes)
     known = _classes(record, method, new_classes)
     require_known(given, [entry.name for entry in known])

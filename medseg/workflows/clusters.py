@@ -46,6 +46,7 @@ from medseg.stego.methods import codes_at
 from medseg.stego.model import ClusterModel
 from medseg.workflows.choosing import Candidate, kept_states, make_method, measured
 from medseg.workflows.cluster_patches import PageSpace, shown_patches
+from medseg.workflows.naming import require_naming
 from medseg.workflows.run_patches import kept_patches
 from medseg.workflows.training import stego_settings
 
@@ -185,13 +186,17 @@ def set_clusters(run: Path, clusters: int) -> dict[str, Any]:
             f"naming.source of {run} must be another than hand, since a hand-written file names the clusters "
             "of before; train with naming.source=clusters, and write the file after --set-clusters"
         )
-    _method_of(record, "stego")
+    require_naming(record.config.naming, backbones=record.config.features.backbone)
+    _method_of(record, "stego", is_named=False)
     dataset, settings = kept_patches(record), stego_settings(record.config)
+    is_changed = False
     for number, voter in enumerate(track(record.voters, "fitting clusters")):
-        state = _state_of(voter)
-        before = ClusterModel.load(voter / "methods" / "stego")
-        if before.clusters == clusters:
-            continue  # the method stays as it is, as the gallery shows it
+        state, folder = _state_of(voter), voter / "methods" / "stego"
+        before = ClusterModel.load(folder)
+        # A whole method stays as the gallery shows it, unless a voter before it changed, whose classes it has.
+        if not is_changed and before.clusters == clusters == _cards_in(folder) and (folder / "classes.yaml").is_file():
+            continue
+        is_changed = True
         points, codes = _points_and_codes(record, before, dataset, voter=number)
         assert before.head is not None
         model = fit_codes(before.head, codes, settings, clusters=clusters, seed=record.config.run.seed + number)
@@ -204,7 +209,7 @@ def set_clusters(run: Path, clusters: int) -> dict[str, Any]:
         "lines": [
             f"{run} has {clusters} clusters now{of_voters}: "
             + ", ".join(f"{n} {name}" for n, name in enumerate(names) if name),
-            "masks of before are out of date: run `medseg reconstruct` again",
+            *(["masks of before are out of date: run `medseg reconstruct` again"] if is_changed else []),
         ],
         "run": str(run),
         "clusters": clusters,
@@ -222,9 +227,10 @@ def _page_file(run: Path, out: Path | None) -> Path:
     return (out or run) / "clusters.html"
 
 
-def _method_of(record: RunRecord, method: str) -> tuple[Path, list[ClusterCard]]:
-    """Folder and cards of a method of the first voter."""
-    if not record.has_method(method):
+def _method_of(record: RunRecord, method: str, *, is_named: bool = True) -> tuple[Path, list[ClusterCard]]:
+    """Folder and cards of a method of the first voter; its names may be wanting where a change was interrupted."""
+    needed = "classes.yaml" if is_named else "weights.safetensors"
+    if not all((folder / needed).is_file() for folder in record.method_folders(method)):
         raise MedsegError(
             f"{record.folder} must be trained to the end, got no method {method}; run the same `medseg train` again"
         )
@@ -236,6 +242,10 @@ def _method_of(record: RunRecord, method: str) -> tuple[Path, list[ClusterCard]]
         )
     content = read_record(folder / "cards.json", "cards", advice="train the run anew")
     return folder, [ClusterCard(**card) for card in content["cards"]]
+
+
+def _cards_in(folder: Path) -> int:
+    return len(read_record(folder / "cards.json", "cards", advice="train the run anew")["cards"])
 
 
 def _state_of(voter: Path) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from medseg.datus.labelling import NOISE, label_segments, pseudo_mask
 from medseg.datus.segments import RESOLUTION
 from medseg.errors import MedsegError
 from medseg.features.backbones import load_slice_backbone
-from medseg.files import hash_content, require_folder, write_json
+from medseg.files import CannotWriteError, hash_content, require_folder, write_json
 from medseg.progress import track
 from medseg.runs import versions
 from medseg.scans.cases import Case
+from medseg.scans.grids import spread_slices
 from medseg.scans.schemes import LabelScheme
 from medseg.stego.clustering import fit_kmeans
 from medseg.stego.model import nearness
@@ -176,8 +177,9 @@ def _segment(
             with stages.store.timed("prepare"):
                 sample = stages.viewer.prepared(case)
             count = sample["image"].shape[3]
-            chosen = np.unique(np.linspace(0, count - 1, min(slices or count, count)).round().astype(int)).tolist()
-            found[case.case_id] = stages.of_case(case, sample, chosen, crops=crops)
+            found[case.case_id] = stages.of_case(case, sample, spread_slices(count, slices or count), crops=crops)
+        except CannotWriteError:
+            raise
         except MedsegError as error:
             failed[case.case_id] = str(error)
             _log.error(str(error))

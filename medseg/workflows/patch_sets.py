@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,10 @@ def _patches(case: Case, labels: Int8[np.ndarray, "i j k"] | None, config: Confi
         seed=config.run.seed,
         image=image,
     )
+    shown = replace(geometry, magnification=1, neighbours=0)  # what a network is shown is no patch of the scan
     for place in places.tolist():
-        values = cut_all(image[None], [place], geometry)[0, 0]
-        known = None if labels is None else cut_all(labels[None], [place], geometry)[0, 0]
+        values = cut_all(image[None], [place], shown)[0, 0]
+        known = None if labels is None else cut_all(labels[None], [place], shown)[0, 0]
         yield Patch(
             "{}_slice{:03d}_row{:03d}_column{:03d}".format(case.case_id, *place),
             values,

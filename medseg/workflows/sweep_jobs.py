@@ -96,10 +96,11 @@ def run_jobs(jobs: Sequence[Job], ground: Ground, *, at_once: int, threads: int)
     lost: dict[str, str] = {}
     try:
         while waiting or running:
-            for job in [job for job in waiting if any(name in lost for name in job.after)]:
-                waiting.remove(job)
-                lost[job.name] = next(lost[name] for name in job.after if name in lost)
-                yield job, lost[job.name]
+            for job in list(waiting):  # in their order: what needs a lost one is lost for those that need it
+                if any(name in lost for name in job.after):
+                    waiting.remove(job)
+                    lost[job.name] = next(lost[name] for name in job.after if name in lost)
+                    yield job, lost[job.name]
             names = {job.name for job in waiting} | {job.name for job in running}
             ready = [job for job in waiting if not names & set(job.after)]
             for job in ready[: at_once - len(running)]:

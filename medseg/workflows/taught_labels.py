@@ -167,6 +167,8 @@ def gather_labels(
     """
     if sources.labels is None and sources.rough is None and not sources.clicks and sources.decisions is None:
         raise MedsegError("a label must be given, got none; name --labels, --rough, --decisions, or --click a place")
+    if sources.slices is not None and sources.labels is None:
+        raise MedsegError("--slices must go with --labels, whose slices they are, got none; leave it out")
     if sources.slices is not None and sources.slices != DRAWN and int(sources.slices) < 1:
         raise MedsegError(f"--slices must be at least 1, got {sources.slices}; 3 is a good start")
     references = find_references(sources.labels, scheme=record.config.naming.classes) if sources.labels else None
@@ -259,6 +261,8 @@ def _classes(
     meant = {entry.value: entry for entry in (meaning_of(scheme) or own)}
     if not meant and values:
         meant = {value: ClassEntry(value, f"class {value}", colour_of(value - 1)) for value in sorted(values)}
+    elif not meant and rough:
+        meant = {FILE_VESSEL: ClassEntry(FILE_VESSEL, "vessel", colour_of(0))}
     elif not meant:
         names = dict.fromkeys(click.name for click in clicks if click.name != BACKGROUND)
         meant = {value: ClassEntry(value, name, colour_of(value - 1)) for value, name in enumerate(names, start=1)}
@@ -314,8 +318,10 @@ def _effort(sources: Sources, files: Mapping[str, Path], rough: Mapping[str, Pat
         minutes.append(ticked.minutes)
     if clicks:
         counts["clicks"] = len(dict.fromkeys(clicks))
+        counted = set(files) if files and minutes[0] is not None else set()  # a review counts once
         measured = sources.decisions is not None and not sources.clicks
-        minutes.append(read_minutes(sources.decisions) if measured and sources.decisions else None)
+        cases = {click.case for click in clicks} - counted
+        minutes.append(read_minutes(sources.decisions, cases) if measured and sources.decisions else None)
     if sources.minutes is not None:
         return Effort(counts, sources.minutes)
     known = [spent for spent in minutes if spent is not None]

@@ -28,7 +28,7 @@ from medseg.fewshot.gate import Gate, labelled_patches, train_gate
 from medseg.fewshot.growing import grow_labels
 from medseg.fewshot.linear import WHOLE_CASE, Anchors, LabelledPoints, fit_linear
 from medseg.fewshot.losses import POINT_LOSSES
-from medseg.fewshot.places import draw_anchors, draw_points, draw_windows, hard_places
+from medseg.fewshot.places import UNKNOWN, draw_anchors, draw_points, draw_windows, hard_places
 from medseg.fewshot.probe import ProbeCard
 from medseg.fewshot.volume import (
     MOST_CHANNELS,
@@ -113,6 +113,8 @@ def teach_run(
         raise MedsegError(f"--head must be one of {', '.join(HEADS)}, got {head}; choose one")
     if loss not in POINT_LOSSES:
         raise MedsegError(f"--loss must be one of {', '.join(POINT_LOSSES)}, got {loss}; choose one")
+    if loss != "cross_entropy" and head != "linear":
+        raise MedsegError(f"--loss must go with --head linear, got {loss} with {head}; leave it out")
     if rounds < 1:
         raise MedsegError(f"--rounds must be at least 1, got {rounds}; 1 teaches by the given labels only")
     record = open_run(run)
@@ -136,13 +138,16 @@ def teach_run(
             with parts.prepared(case, config.prepare, record.store / "prepared", keep=number < rounds) as sample:
                 labels, slices = gathered.labels(case, sample, config.prepare)
                 lesson.slices += slices
+                region = np.asarray(sample["region"][0]) > 0
                 if gate and number == 1:
-                    region = np.asarray(sample["region"][0]) > 0
                     lesson.patches.append(labelled_patches(gate_channels(sample), labels, region))
                 sample = parts.add_maps(sample, backbones, device)
                 if probe is not None:
                     values = [entry.value for entry in probe.taught]
-                    labels = grow_labels(labels, probe.probabilities(sample, config, values, device))
+                    labels = grow_labels(labels, probe.probabilities(sample, config, values, device), region)
+                if not (labels != UNKNOWN).any():
+                    _log.warning("%s: none of its labels lies where one looks; it teaches nothing", case.case_id)
+                    continue
                 _learn_case(lesson, sample, labels, prior, backbones, gathered, head, config, device)
         _require_classes(lesson, gathered)
         if gate and number == 1:
@@ -250,15 +255,16 @@ def _taught_head(
 
 def _taught_gate(lesson: _Lesson) -> Gate:
     """The gate; of several cases one is left out at a time, of one case some slices."""
-    features, holds, slices = (np.concatenate(part) for part in zip(*lesson.patches, strict=True))
-    cases = np.repeat(np.arange(len(lesson.patches)), [len(part[1]) for part in lesson.patches])
-    return train_gate(features, holds, cases if len(lesson.patches) > 1 else slices)
+    known = [patches for patches in lesson.patches if len(patches[1])] or lesson.patches[:1]
+    features, holds, slices = (np.concatenate(part) for part in zip(*known, strict=True))
+    cases = np.repeat(np.arange(len(known)), [len(part[1]) for part in known])
+    return train_gate(features, holds, cases if len(known) > 1 else slices)
 
 
 def _require_classes(lesson: _Lesson, gathered: Gathered) -> None:
     """Check that the labels that count hold something."""
     targets = [points.target for points in lesson.points] + [windows.target for windows in lesson.windows]
-    if any((target > 0).any() for target in targets) or not (gathered.files or gathered.rough):
+    if any((target > 0).any() for target in targets) or (targets and not (gathered.files or gathered.rough)):
         return
     raise MedsegError(
         "labels must hold a class where one looks, got background only; label other slices, or look at CASE_region"

@@ -109,6 +109,13 @@ def test_outside_the_region_nothing_needs_to_be_known() -> None:
     assert holds.tolist() == [False]
 
 
+def test_labels_that_fill_no_patch_give_none() -> None:
+    labels = np.full((SIDE, SIDE, 1), -1, np.int8)
+    labels[3, 4, 0] = 0
+    features, holds, numbers = labelled_patches(np.zeros((2, *labels.shape), np.float32), labels, labels == labels)
+    assert features.shape == (0, 2, SIDE, SIDE) and len(holds) == len(numbers) == 0
+
+
 def test_open_voxels_are_those_of_kept_patches_by_a_slow_loop() -> None:
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, 50, 37, 4)).astype(np.float32)

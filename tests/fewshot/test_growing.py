@@ -12,7 +12,13 @@ def line(*values: float, dtype: type = np.float32) -> np.ndarray:
 
 
 def grown(given: np.ndarray, *probabilities: np.ndarray) -> list[int]:
-    return grow_labels(given.astype(np.int8), np.stack(probabilities))[0, 0].tolist()
+    return grow_labels(given.astype(np.int8), np.stack(probabilities), np.ones(given.shape, bool))[0, 0].tolist()
+
+
+def test_nothing_grows_outside_the_region() -> None:
+    given, region = line(-1, 1, -1, -1).astype(np.int8), np.array([[[True, True, False, False]]])
+    probability = line(0.001, 0.5, 0.99, 0.001)[None]
+    assert grow_labels(given, probability, region)[0, 0].tolist() == [0, 1, -1, -1]
 
 
 def test_a_class_grows_along_sure_places_that_hang_together_with_a_label() -> None:
@@ -30,7 +36,7 @@ def test_given_labels_are_never_changed() -> None:
     rng = np.random.default_rng(0)
     given = rng.integers(-1, 3, (6, 7, 8)).astype(np.int8)
     shares = rng.dirichlet((0.1, 0.1, 0.1), (6, 7, 8)).transpose(3, 0, 1, 2)[1:].astype(np.float32)
-    found = grow_labels(given, shares)
+    found = grow_labels(given, shares, np.ones(given.shape, bool))
     known = given != UNKNOWN
     assert np.array_equal(found[known], given[known])
     assert (found != given).any()
@@ -47,7 +53,7 @@ def test_corners_hang_together() -> None:
     given[0, 0, 0] = 1
     probability = np.full((1, 3, 3, 3), 0.5, np.float32)
     probability[0, [1, 2], [1, 2], [1, 2]] = 0.99
-    found = grow_labels(given, probability)
+    found = grow_labels(given, probability, np.ones(given.shape, bool))
     assert found[1, 1, 1] == found[2, 2, 2] == 1
     assert (found == 1).sum() == 3
 

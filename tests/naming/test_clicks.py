@@ -88,7 +88,20 @@ def test_clicks_and_minutes_come_from_decisions(tmp_path: Path) -> None:
     ]
     assert read_clicks(tmp_path) == expected
     assert read_clicks(tmp_path / "b.json") == expected[2:]
-    assert read_minutes(tmp_path) == 2.0  # of 90 and 30 seconds; the decision without a click is not counted
+    # Of 90 and 30 seconds; the decision without a click is not counted.
+    assert read_minutes(tmp_path, {"P1", "P2", "P3"}) == 2.0
+    assert read_minutes(tmp_path, {"P3"}) == 0.5
+
+
+def test_a_later_download_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    one, two = ({"xyz_mm": [n, 0, 0], "class": "vessel"} for n in (1, 2))
+    early, late = {"time": "2026-11-22T10:00:00Z"}, {"time": "2026-11-22T10:05:00Z"}
+    write(tmp_path / "medseg_decisions.json", decisions(one, two, seconds=60) | early)
+    write(tmp_path / "medseg_decisions (1).json", decisions(two, seconds=90) | late)  # sorts before the other
+    assert read_clicks(tmp_path) == [Click("P1", (2, 0, 0), "mm", "vessel")]
+    assert read_minutes(tmp_path, {"P1"}) == 1.5
+    write(tmp_path / "of_another.json", decisions(one, seconds=30) | early | {"reviewer": "Bob"})
+    assert len(read_clicks(tmp_path)) == 2 and read_minutes(tmp_path, {"P1"}) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +118,7 @@ def test_decisions_that_break_the_schema_are_one_line(entry: dict[str, object], 
     path = write(tmp_path / "d.json", entry)
     with pytest.raises(MedsegError, match=r"must (have|be)"):
         read_clicks(path)
-        read_minutes(path)
+        read_minutes(path, {"P1"})
 
 
 def test_a_file_or_folder_without_decisions_is_one_line(tmp_path: Path) -> None:

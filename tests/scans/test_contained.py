@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +34,10 @@ def greedy(path, count):
 
 def untranslated(path):
     raise ValueError("two\\nlines")
+
+def slow(path):
+    time.sleep(2)
+    return -1
 
 def endless(path):
     while True:
@@ -95,6 +102,31 @@ def test_too_much_memory_is_one_line(worker: Contained, hostile: ModuleType, fil
 def test_what_a_reader_forgot_to_translate_is_one_line(worker: Contained, hostile: ModuleType, file: Path) -> None:
     failure = _failure(worker, hostile.untranslated, file)
     assert failure.how == "untranslated" and "got ValueError: " in str(failure)
+
+
+def test_the_answer_to_an_interrupted_question_is_not_that_of_the_next(
+    worker: Contained, hostile: ModuleType, file: Path, tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            worker.call(hostile.slow, file)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    (tmp_path / "other").write_bytes(bytes(9))
+    assert worker.call(os.path.getsize, tmp_path / "other") == 9
+
+
+def test_limits_of_the_system_are_kept(file: Path) -> None:
+    code = "from pathlib import Path; from medseg.scans.contained import Contained; import os, sys\n"
+    code += "print(Contained().call(os.path.getsize, Path(sys.argv[1])))"
+    limited = f'ulimit -t 60; exec "{sys.executable}" -c "{code}" "{file}"'  # fewer seconds than one file may take
+    answer = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False)
+    assert (answer.stdout, answer.stderr) == ("4\n", "")
 
 
 def test_a_reader_that_never_ends_is_stopped(hostile: ModuleType, file: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ from medseg.naming.classes import read_classes
 from medseg.naming.effort import Effort
 from medseg.naming.rough_masks import NO_VESSEL, UNKNOWN, VESSEL
 from medseg.phantoms.vessels import write_phantoms
-from medseg.review.annotator.page import spread_slices
 from medseg.scans.arrays import read_grid
+from medseg.scans.folders import find_cases
+from medseg.scans.grids import spread_slices
 from medseg.workflows.annotating import (
     annotation_page,
     collect_annotations,
@@ -218,6 +220,30 @@ def test_of_several_annotations_the_last_one_counts(scans, tmp_path):
     answer = collect_annotations(folder, scans, tmp_path / "out")
     assert "annotation of Bob counts, being later than that of Ada" in answer["lines"][0]
     assert answer["cases"]["phantom_001"]["annotator"] == "Bob"
+
+
+def test_a_second_batch_is_added_to_the_first(scans, tmp_path):
+    out = tmp_path / "out"
+    collect_annotations(save(tmp_path / "first", ticks(scans, "phantom_001", [20])), scans, out)
+    second = save(tmp_path / "second", ticks(scans, "phantom_002", [20]))
+    answer = collect_annotations(second, scans, out)
+    assert "collected earlier, and kept: phantom_001" in answer["lines"]
+    assert list(rough_label_files(out)) == ["phantom_001", "phantom_002"]
+    record = json.loads((out / "annotations.json").read_text())
+    assert [entry["case"] for entry in record["annotations"]] == ["phantom_001", "phantom_002"]
+    assert record["effort"]["minutes"] == 1.0 == effort_of_annotations(out).minutes
+    collect_annotations(second, scans, out)  # again: nothing counts twice
+    assert json.loads((out / "annotations.json").read_text()) == record
+
+
+def test_rough_masks_beside_the_scans_are_no_scans(scans, tmp_path):
+    given = tmp_path / "scans"
+    shutil.copytree(scans, given)
+    folder = save(tmp_path / "downloads", ticks(scans, "phantom_001", [20]))
+    collect_annotations(folder, given, given / "ticks", patches=True)
+    listing = find_cases(given)
+    assert [case.case_id for case in listing.cases] == ["phantom_001", "phantom_002"]
+    assert any("ticks holds results of medseg" in note for note in listing.notes)
 
 
 def test_patches_are_written_on_request(scans, tmp_path):

@@ -22,7 +22,7 @@ from medseg.review.gallery.places import STRIP
 from medseg.runs import open_run
 from medseg.scans.arrays import read_values
 from medseg.stego.model import ClusterModel, unit
-from medseg.workflows import clusters
+from medseg.workflows import choosing, clusters
 from medseg.workflows.cluster_patches import PageSpace, chosen_patches
 from medseg.workflows.clusters import set_clusters, show_clusters
 from medseg.workflows.run_patches import kept_patches
@@ -162,6 +162,34 @@ def test_a_run_becomes_what_its_gallery_showed(run: Path, tmp_path: Path) -> Non
     weights = (run / "methods" / "stego" / "weights.safetensors").read_bytes()
     set_clusters(run, 3)
     assert (run / "methods" / "stego" / "weights.safetensors").read_bytes() == weights
+
+
+def test_an_interrupted_change_is_ended_by_the_same_command(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(choosing, "name_methods", interrupt)
+        set_clusters(run, 3)
+    with pytest.raises(MedsegError, match="trained to the end"):  # no names of other clusters are shown
+        show_clusters(run)
+    answer = set_clusters(run, 3)
+    assert answer["names"] == set_clusters(run, 3)["names"] and "out of date" in answer["lines"][-1]
+    for folder in open_run(run).method_folders("stego"):
+        assert ClusterModel.load(folder).clusters == len(read_json(folder / "cards.json")["cards"]) == 3
+        assert (folder / "classes.yaml").is_file()
+
+
+def test_voters_that_have_the_number_follow_the_first_where_it_changes(run: Path) -> None:
+    set_clusters(run, 3)
+    first, second = open_run(run).method_folders("stego")
+    keep = {path.name: path.read_bytes() for path in second.iterdir()}
+    set_clusters(run, 4)
+    for name, content in keep.items():
+        (second / name).write_bytes(content)  # as after `medseg choose`, where each voter has its own number
+    set_clusters(run, 3)
+    assert (second / "choice.json").stat().st_mtime_ns >= (first / "choice.json").stat().st_mtime_ns
+    assert "out of date" not in set_clusters(run, 3)["lines"][-1]
 
 
 def test_features_are_reduced_and_it_is_said(run: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from PIL import Image
 from workflows.scenes import write_scenes
 
 from medseg.errors import MedsegError
+from medseg.files import CannotWriteError
+from medseg.workflows import datus_stages
 from medseg.workflows.datus import run_datus
 
 SMALL = {
@@ -127,7 +129,7 @@ def test_slices_of_a_volume_are_segmented_on_its_own_grid(config, tmp_path):
     labels = np.asarray(mask.dataobj)
     assert labels.shape == values.shape
     np.testing.assert_allclose(mask.affine, affine)
-    assert np.flatnonzero(labels.any((0, 1))).tolist() == [0, 4, 9]
+    assert np.flatnonzero(labels.any((0, 1))).tolist() == [1, 5, 8]
 
 
 def test_an_unreadable_picture_is_named_and_the_others_go_on(scenes, tmp_path):
@@ -138,6 +140,15 @@ def test_an_unreadable_picture_is_named_and_the_others_go_on(scenes, tmp_path):
     (folder / "broken.png").write_bytes(b"no picture")
     answer = _run(folder, tmp_path / "out")
     assert list(answer["failed"]) == ["broken"] and len(answer["done"]) == 3
+
+
+def test_a_full_disk_is_no_fault_of_the_pictures(scenes, tmp_path, monkeypatch):
+    def full(*_):
+        raise CannotWriteError("the disk must have room, got none; free some")
+
+    monkeypatch.setattr(datus_stages, "replacing", full)
+    with pytest.raises(CannotWriteError, match="the disk must have room"):
+        _run(scenes, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

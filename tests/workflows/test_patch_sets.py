@@ -63,6 +63,14 @@ def test_patches_are_the_standardised_values_where_their_names_say(scans: Path, 
     assert len(find_cases(tmp_path / "patches").labels) == 40
 
 
+def test_slices_beside_it_are_no_part_of_a_patch(scans: Path, tmp_path: Path) -> None:
+    for name, more in (("plain", []), ("shown", ["patches.neighbours=1", "patches.magnification=2"])):
+        config = load_config("tof_mra", [f"patches.size={SIZE}", "patches.per_case=20", "patches.empty=keep", *more])
+        export_patches(config, scans, tmp_path / name)
+    for path in (tmp_path / "plain/npy").iterdir():
+        assert np.array_equal(np.load(path), np.load(tmp_path / "shown/npy" / path.name))
+
+
 def test_labels_move_no_patch(scans: Path, tmp_path: Path) -> None:
     given = tmp_path / "scans"
     given.mkdir()

@@ -237,11 +237,12 @@ def test_a_job_that_fails_or_is_killed_is_one_line_and_the_others_go_on(
     monkeypatch.setattr(sweep_jobs, "_start", fake(code, started))
     jobs = [Job(name, tmp_path / name, None, 1, None) for name in code]
     jobs.append(Job("on base", tmp_path / "on", None, 1, None, after=("base",)))
+    jobs.append(Job("on that", tmp_path / "on that", None, 1, None, after=("on base",)))
     ended = {job.name: problem for job, problem in run_jobs(jobs, ground_in(tmp_path, scans), at_once=2, threads=1)}
     assert ended["one"] == "a must be b, got c; d"
     assert "killed by signal 9" in str(ended["two"])
     assert ended["three"] is None
-    assert ended["on base"] == ended["base"] == "the disk is full"
+    assert ended["on that"] == ended["on base"] == ended["base"] == "the disk is full"
     assert started == ["one", "two", "three", "base"]
 
 

@@ -20,7 +20,7 @@ from medseg.naming.classes import read_classes
 from medseg.phantoms.vessels import write_phantoms
 from medseg.workflows.reconstruction import reconstruct_run
 from medseg.workflows.scoring import score_results
-from medseg.workflows.taught_labels import Sources
+from medseg.workflows.taught_labels import Gathered, Sources
 from medseg.workflows.teaching import teach_run
 from medseg.workflows.training import train_run
 
@@ -176,6 +176,8 @@ def test_a_mistake_is_one_line_and_changes_nothing(
                       "background"],
         "--head must be": ["--labels", str(scans), "--head", "cubic"],
         "--loss must be": ["--labels", str(scans), "--loss", "hinge"],
+        "--loss must go with --head linear": ["--labels", str(scans), "--head", "volume", "--loss", "generalised_dice"],
+        "--slices must go with --labels": ["--slices", "2", "--click", case, "1", "1", "1", "vessel"],
         "must be a method without labels": ["--labels", str(scans), "--set", "reconstruct.method=probe"],
     }  # fmt: skip
     for words, arguments in mistakes.items():
@@ -183,6 +185,17 @@ def test_a_mistake_is_one_line_and_changes_nothing(
         said = capsys.readouterr().err.strip()
         assert words in said and len(said.splitlines()) == 1, (words, said)
     assert run(["teach", str(tmp_path), str(scans), "--labels", str(scans), "-q"]) == 1
+    assert not (trained / "methods" / "probe").exists()
+
+
+@pytest.mark.parametrize("head", ["linear", "volume"])
+def test_labels_outside_the_region_alone_are_one_line(
+    trained: Path, scans: Path, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Gathered.labels
+    monkeypatch.setattr(Gathered, "labels", lambda *given: (0 * read(*given)[0] - 1, 0))  # nothing is left of them
+    with pytest.raises(MedsegError, match="labels must hold a class where one looks"):
+        teach_run(trained, scans, Sources(labels=scans), head=head)
     assert not (trained / "methods" / "probe").exists()
 
 

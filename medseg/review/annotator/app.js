@@ -100,7 +100,7 @@ class App {
     const name = nameOf(place);
     this.change(this.sheet.ticked.has(name) ? "tick taken away" : "tick", (sheet) => {
       if (!sheet.ticked.delete(name)) sheet.ticked.add(name);
-      if (sheet.state === "none") sheet.state = "open";
+      this.reopen(sheet);
     });
   }
 
@@ -126,8 +126,13 @@ class App {
       this.cursor = place;
     }
     Object.assign(drag, { x, y });
-    if (this.sheet.state === "none" && this.sheet.ticked.size) this.sheet.state = "open";
+    this.reopen(this.sheet);
     this.refresh();
+  }
+
+  // What was said of the whole slice no longer fits: "none" with a tick, "all ticked" without one.
+  reopen(sheet) {
+    if (sheet.state === (sheet.ticked.size ? "none" : "done")) sheet.state = "open";
   }
 
   endDrag() {

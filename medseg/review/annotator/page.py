@@ -23,7 +23,7 @@ from medseg.naming.annotations import PLANE, SCHEMA, slice_axis
 from medseg.review.blobs import stored_grey
 from medseg.review.page import SOFTWARE, as_script_json, page_around
 from medseg.review.windows import windows_of
-from medseg.scans.grids import Grid
+from medseg.scans.grids import Grid, spread_slices
 
 MOST_MB = 300.0
 """MB (10^6 bytes) of a page that browsers still open on a small computer."""
@@ -33,17 +33,6 @@ _PACKAGE = "medseg.review.annotator"
 _SHARED_SCRIPTS = ("elements.js", "nifti.js", "store.js", "history.js")
 """Of the review page, which this one needs, too."""
 _BYTES_A_MB = 1e6
-
-
-def spread_slices(count: int, wanted: int) -> list[int]:
-    """Indices of slices at equal distances, the middle of as many equal parts.
-
-    Example:
-        >>> spread_slices(120, 3), spread_slices(2, 3)
-        ([20, 60, 100], [0, 1])
-    """
-    parts = min(wanted, count)
-    return [int((part + 0.5) * count / parts) for part in range(parts)]
 
 
 def case_data(

@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from medseg.errors import MedsegError
 from medseg.naming.annotations import cells_along, cut_cell, read_annotations, slice_axis
-from medseg.review.annotator.page import case_data, spread_slices, write_annotation_page
-from medseg.scans.grids import Grid
+from medseg.review.annotator.page import case_data, write_annotation_page
+from medseg.scans.grids import Grid, spread_slices
 
 NO_STORAGE = "Object.defineProperty(window, 'indexedDB', {get() { throw new Error('denied'); }});"
 CLOCK = "let now = 0; performance.now = () => now; window.pass = (seconds) => void (now += 1000 * seconds);"
@@ -234,6 +234,15 @@ def test_the_keyboard_alone_is_enough(opened):
 
 
 @needs_browser
+def test_a_finished_slice_without_ticks_is_open_again(opened: Opened) -> None:
+    opened.click(1, 1)
+    opened.page.keyboard.press("Enter")
+    opened.page.keyboard.press("PageUp")
+    assert [part["seen"] for part in opened.slices()] == [True]
+    opened.click(1, 1)
+    assert not any(part["seen"] for part in opened.slices())  # "all ticked" was not meant as "no vessel here"
+
+
 def test_saying_no_vessel_takes_ticks_away_and_a_tick_takes_it_back(opened):
     opened.click(1, 1)
     opened.page.locator("#none").click()
