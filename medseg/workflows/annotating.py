@@ -13,16 +13,13 @@ OUT/patches/                             the same as small pictures, see `review
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int8, UInt8
-
 from medseg.errors import MedsegError
-from medseg.files import CannotWriteError, printable, read_record, require_folder, write_json, write_text
+from medseg.files import CannotWriteError, printable, require_folder, write_json, write_text
 from medseg.naming.annotations import (
     SCHEMA,
     Annotation,
@@ -33,31 +30,34 @@ from medseg.naming.annotations import (
 )
 from medseg.naming.classes import ClassEntry, Naming, write_classes
 from medseg.naming.effort import Effort, in_words
-from medseg.naming.rough_masks import METHODS, NO_VESSEL, UNKNOWN, VESSEL, rough_labels
+from medseg.naming.rough_masks import METHODS, NO_VESSEL, VESSEL, rough_labels
 from medseg.progress import track
 from medseg.review.annotator.page import MOST_MB, case_data, write_annotation_page
 from medseg.review.exports.annotated_patches import patches_of
 from medseg.review.exports.patch_folders import CasePatches, write_patches
-from medseg.scans.arrays import read_grid, read_label_values, read_values
+from medseg.scans.arrays import read_grid, read_values
 from medseg.scans.cases import Case
-from medseg.scans.grids import Grid, require_same_grid
 from medseg.scans.masks import write_labels
 from medseg.scans.names import is_picture
 from medseg.scans.schemes import colour_of
 from medseg.scans.sources import hash_scan
 from medseg.workflows.intake import AS_IT_IS, Intake
+from medseg.workflows.rough_labels import (
+    FILE_BACKGROUND,
+    FILE_VESSEL,
+    RECORD,
+    collected_before,
+    file_values,
+    total_effort,
+)
 
 PAGE = "medseg_annotation.html"
 MODALITIES = ("tof", "ce_mra", "cta")
 """In which vessels are bright, as rough masks need it."""
-RECORD = "annotations.json"
 CELL = 16
 """Voxels along a side of a cell."""
 SLICES = 3
 """Of a case that are offered."""
-FILE_UNKNOWN, FILE_VESSEL, FILE_BACKGROUND = 0, 1, 2
-"""Values of a rough mask in its file."""
-_COLLECT = "collect annotations with `medseg annotate SCANS -o OUT --collect DOWNLOADS`"
 _CLASSES_HEAD = "# rough masks: 0 is unknown, no background; do not score them, and leave 0 out of a loss\n"
 
 _log = logging.getLogger(__name__)
@@ -180,12 +180,12 @@ def collect_annotations(
     if kept:
         _write_classes(out / "classes.yaml")
         effort = _effort_of(annotation for annotation, _ in kept)
-        before, entries = _before(out, cases)
+        before, entries = collected_before(out, cases)
         if before:
             lines.append(f"collected earlier, and kept: {', '.join(sorted(before))}")
         entries += [annotation.as_dict() for annotation, _ in kept]
         every = before | cases
-        total = _sum([Effort.from_dict(entry["effort"]) for entry in every.values()])
+        total = total_effort([Effort.from_dict(entry["effort"]) for entry in every.values()])
         content = {"schema": SCHEMA, "effort": total.as_dict(), "cases": every, "annotations": entries}
         write_json(out / RECORD, content)
         lines += [
@@ -200,97 +200,8 @@ def collect_annotations(
     return {"lines": lines, "cases": cases, "failed": failed}
 
 
-def rough_label_files(folder: Path) -> dict[str, Path]:
-    """The rough mask of each case that was collected.
-
-    Args:
-        folder: of `collect_annotations`.
-
-    Raises:
-        MedsegError: nothing was collected there, or a mask is missing.
-    """
-    files = {case: folder / str(entry["mask"]) for case, entry in _collected(folder).items()}
-    if missing := [path for path in files.values() if not path.is_file()]:
-        raise MedsegError(f"{missing[0]} must be a rough mask, got no such file; {_COLLECT}")
-    return files
-
-
-def effort_of_annotations(folder: Path, cases: Collection[str] | None = None) -> Effort:
-    """How many cells were ticked, and in how many minutes.
-
-    Args:
-        folder: of `collect_annotations`.
-        cases: those that count; all when None.
-
-    Raises:
-        MedsegError: nothing was collected there.
-    """
-    efforts = [
-        Effort.from_dict(entry["effort"])
-        for case, entry in _collected(folder).items()
-        if cases is None or case in cases
-    ]
-    return _sum(efforts)
-
-
-def read_rough_labels(path: Path, grid: Grid) -> Int8[np.ndarray, "i j k"]:
-    """The rough labels of a file.
-
-    Args:
-        path: a rough mask.
-        grid: of the scan, on which it must lie.
-
-    Raises:
-        MedsegError: it is no rough mask, or that of another scan.
-    """
-    values, found = read_label_values(path)
-    require_same_grid(grid, found)
-    if strange := set(np.unique(values).tolist()) - {FILE_UNKNOWN, FILE_VESSEL, FILE_BACKGROUND}:
-        raise MedsegError(
-            f"{path} must be a rough mask (0 unknown, 1 vessel, 2 no vessel), got the value {min(strange)}; {_COLLECT}"
-        )
-    if not (values == FILE_BACKGROUND).any():
-        raise MedsegError(
-            f"{path} must be a rough mask with 2 where there is no vessel, got no 2, as in a full mask; {_COLLECT}"
-        )
-    return np.array([UNKNOWN, VESSEL, NO_VESSEL], np.int8)[values]
-
-
-def _before(folder: Path, anew: Collection[str]) -> tuple[dict[str, dict[str, Any]], list[Any]]:
-    """What came of other cases when they were collected into this folder, and what was ticked in them."""
-    if not (folder / RECORD).is_file():
-        return {}, []
-    cases = {
-        case: entry
-        for case, entry in _collected(folder).items()
-        if case not in anew and (folder / str(entry["mask"])).is_file()
-    }
-    entries = read_record(folder / RECORD, "annotations", advice=_COLLECT)["annotations"]
-    return cases, [entry for entry in entries if isinstance(entry, dict) and entry.get("case") in cases]
-
-
-def _collected(folder: Path) -> dict[str, dict[str, Any]]:
-    """What came of each case."""
-    if not (folder / RECORD).is_file():
-        raise MedsegError(f"{folder} must hold {RECORD} and rough masks, got none; {_COLLECT}")
-    cases = read_record(folder / RECORD, "cases", advice=_COLLECT)["cases"]
-    keys = {"mask", "effort"}
-    if not isinstance(cases, dict) or not all(
-        isinstance(entry, dict) and entry.keys() >= keys for entry in cases.values()
-    ):
-        raise MedsegError(f"{folder / RECORD} must hold mask and effort of each case, got others; {_COLLECT}")
-    return cases
-
-
 def _effort_of(annotations: Iterable[Annotation]) -> Effort:
-    return _sum([Effort({"cells": one.ticked}, one.seconds / 60) for one in annotations])
-
-
-def _sum(efforts: list[Effort]) -> Effort:
-    """Of cells; minutes only where all of them were measured."""
-    minutes = [effort.minutes for effort in efforts if effort.minutes is not None]
-    cells = sum(effort.counts.get("cells", 0) for effort in efforts)
-    return Effort({"cells": cells}, round(sum(minutes), 2) if len(minutes) == len(efforts) else None)
+    return total_effort([Effort({"cells": one.ticked}, one.seconds / 60) for one in annotations])
 
 
 def _volume(case: Case) -> Path:
@@ -371,13 +282,6 @@ def _file_mask(annotation: Annotation, case: Case, out: Path, method: str) -> di
         "vessel_voxels": int((labels == VESSEL).sum()),
         "background_voxels": int((labels == NO_VESSEL).sum()),
     }
-
-
-def file_values(labels: Int8[np.ndarray, "i j k"]) -> UInt8[np.ndarray, "i j k"]:
-    """Rough labels as their file holds them, in which 0 must be the unknown."""
-    table = np.zeros(3, np.uint8)
-    table[NO_VESSEL], table[VESSEL], table[-1] = FILE_BACKGROUND, FILE_VESSEL, FILE_UNKNOWN
-    return table[labels]  # -1 is the last entry
 
 
 def _write_classes(path: Path) -> None:

@@ -30,9 +30,15 @@ from medseg.scans.arrays import read_grid
 from medseg.scans.cases import Case
 from medseg.scans.names import is_picture
 from medseg.workflows import parts
-from medseg.workflows.annotating import FILE_BACKGROUND, FILE_UNKNOWN, FILE_VESSEL, read_rough_labels, rough_label_files
 from medseg.workflows.intake import AS_IT_IS, Intake
 from medseg.workflows.labels import labels_of
+from medseg.workflows.rough_labels import (
+    FILE_BACKGROUND,
+    FILE_UNKNOWN,
+    FILE_VESSEL,
+    read_rough_labels,
+    rough_label_files,
+)
 
 _log = logging.getLogger(__name__)
 

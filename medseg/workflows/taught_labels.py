@@ -36,15 +36,15 @@ from medseg.scans.cases import Case, Listing
 from medseg.scans.folders import find_references
 from medseg.scans.schemes import LabelScheme
 from medseg.scans.sources import hash_scan
-from medseg.workflows.annotating import (
+from medseg.workflows.checking import usable
+from medseg.workflows.labels import labels_of, meaning_of, scheme_of
+from medseg.workflows.rough_labels import (
     FILE_BACKGROUND,
     FILE_VESSEL,
     effort_of_annotations,
     read_rough_labels,
     rough_label_files,
 )
-from medseg.workflows.checking import usable
-from medseg.workflows.labels import labels_of, meaning_of, scheme_of
 from medseg.workflows.voxel_features import prepared_voxels
 
 _log = logging.getLogger(__name__)

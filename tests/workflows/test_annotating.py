@@ -20,14 +20,8 @@ from medseg.phantoms.vessels import write_phantoms
 from medseg.scans.arrays import read_grid
 from medseg.scans.folders import find_cases
 from medseg.scans.grids import spread_slices
-from medseg.workflows.annotating import (
-    annotation_page,
-    collect_annotations,
-    effort_of_annotations,
-    file_values,
-    read_rough_labels,
-    rough_label_files,
-)
+from medseg.workflows.annotating import annotation_page, collect_annotations
+from medseg.workflows.rough_labels import effort_of_annotations, file_values, read_rough_labels, rough_label_files
 
 SHAPE = (64, 60, 48)
 CELL = 8
