@@ -36,7 +36,7 @@ def liver_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return Results(out, scans)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright refuses a second one beside it, as another module may start
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
     with playwright.sync_playwright() as engine:
